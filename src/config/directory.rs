@@ -1,0 +1,42 @@
+//! `[directory]`: whom the roles ask who a user is.
+//!
+//! Owns: `Directory`. Called by: `directory::client`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::address::SocketAddress;
+use super::secret::Secret;
+use crate::base::duration::Span;
+
+/// Whom the roles ask who a user is: an LDAP server; fife's own ldap-proxy unless told otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Directory {
+    /// LDAP servers, asked in this order. (Restarts smtp and pop-imap.)
+    pub servers: Vec<SocketAddress>,
+    /// Where searches start. Empty: `o=` and the site's name. (Restarts smtp and pop-imap.)
+    pub base: String,
+    /// Whom to bind as. Empty: SASL EXTERNAL over a unix socket, anonymous over TCP. (Restarts smtp and pop-imap.)
+    pub bind_dn: String,
+    /// Password for `bind-dn`. (Restarts smtp and pop-imap.)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind_password: Option<Secret>,
+    /// How long an answer, also "no such user", is remembered. (Restarts smtp and pop-imap.)
+    pub cache_lifetime: Span,
+    /// How long a server may take to answer. (Restarts smtp and pop-imap.)
+    pub timeout: Span,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            servers: vec![SocketAddress::Unix("run/ldap.sock".into())],
+            base: String::new(),
+            bind_dn: String::new(),
+            bind_password: None,
+            cache_lifetime: Span::secs(5),
+            timeout: Span::secs(10),
+        }
+    }
+}

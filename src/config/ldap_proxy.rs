@@ -1,0 +1,44 @@
+//! `[ldap-proxy]`: the directory door.
+//!
+//! Owns: `LdapProxy`. Called by: the ldap-proxy role, the supervisor (listeners).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::address::SocketAddress;
+use crate::base::duration::Span;
+use crate::base::size::Size;
+
+/// The directory door: LDAP, on the embedded directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct LdapProxy {
+    /// LDAP, StartTLS offered on TCP. Roles on this host use the unix socket. (Restarts ldap-proxy.)
+    pub listen: Vec<SocketAddress>,
+    /// LDAP over TLS. (Restarts ldap-proxy.)
+    pub listen_tls: Vec<SocketAddress>,
+    /// Largest request. (Restarts ldap-proxy.)
+    pub message_size_max: Size,
+    /// Entries that one search returns, at most, to others than administrators. (Restarts ldap-proxy.)
+    pub search_entries_max: u32,
+    /// Connections at a time. (Restarts ldap-proxy.)
+    pub connections_max: u32,
+    /// Connections at a time from one client address. (Restarts ldap-proxy.)
+    pub connections_per_client_max: u32,
+    /// Silence after which a connection is closed. (Restarts ldap-proxy.)
+    pub idle_timeout: Span,
+}
+
+impl Default for LdapProxy {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddress::Unix("run/ldap.sock".into()), SocketAddress::Tcp(([127, 0, 0, 1], 389).into())],
+            listen_tls: vec![SocketAddress::Tcp(([127, 0, 0, 1], 636).into())],
+            message_size_max: Size::mib(1),
+            search_entries_max: 1000,
+            connections_max: 10_000,
+            connections_per_client_max: 1000,
+            idle_timeout: Span::mins(15),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `[smtp]`: receiving mail, submission, the queue.
+//!
+//! Owns: `Smtp`. Called by: the smtp role, the supervisor (listeners).
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::address::SocketAddress;
+use crate::base::address::Domain;
+use crate::base::duration::Span;
+use crate::base::size::Size;
+
+/// Receiving mail on port 25, taking it from users for submission, delivering it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Smtp {
+    /// Name by which the host greets (RFC 5321 section 4.1.1.1). None: the host's name and the site's domain. (Restarts smtp.)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Domain>,
+    /// Mail from other servers, STARTTLS offered. (Restarts smtp.)
+    pub listen: Vec<SocketAddress>,
+    /// Mail from users, who sign in after STARTTLS (RFC 6409). (Restarts smtp.)
+    pub listen_submission: Vec<SocketAddress>,
+    /// Mail from users, over TLS from the start (RFC 8314). (Restarts smtp.)
+    pub listen_submissions: Vec<SocketAddress>,
+    /// Where mail for local users is delivered, by LMTP (RFC 2033). (Restarts smtp.)
+    pub lmtp: SocketAddress,
+    /// Let passwords be sent without TLS from other machines. From this machine they always may. (Restarts smtp.)
+    pub cleartext_login: bool,
+    /// Largest message accepted; announced as SIZE (RFC 1870). (Restarts smtp.)
+    pub message_size_max: Size,
+    /// Recipients of one message, at most (RFC 5321 section 4.5.3.1.8: at least 100). (Restarts smtp.)
+    pub recipients_max: u32,
+    /// Trace headers after which a message is held to be looping (RFC 5321 section 6.3). (Restarts smtp.)
+    pub hops_max: u32,
+    /// Connections at a time. (Restarts smtp.)
+    pub connections_max: u32,
+    /// Connections at a time from one client address. (Restarts smtp.)
+    pub connections_per_client_max: u32,
+    /// Silence after which a session is closed (RFC 5321 section 4.5.3.2.7: at least 5 minutes). (Restarts smtp.)
+    pub idle_timeout: Span,
+    /// Waits between attempts to deliver what is in the queue; the last one repeats. (Restarts smtp.)
+    pub retry_after: Vec<Span>,
+    /// Age at which a message that could not be delivered goes back to its sender (RFC 5321 section 4.5.4.1). (Restarts smtp.)
+    pub queue_lifetime: Span,
+    /// Free space below which mail is refused for the time being (452). (Restarts smtp.)
+    pub free_space_min: Size,
+}
+
+impl Default for Smtp {
+    fn default() -> Self {
+        let any = |port| vec![SocketAddress::Tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))];
+        Self {
+            hostname: None,
+            listen: any(25),
+            listen_submission: any(587),
+            listen_submissions: any(465),
+            lmtp: SocketAddress::Unix("run/lmtp.sock".into()),
+            cleartext_login: false,
+            message_size_max: Size::mib(50),
+            recipients_max: 1000,
+            hops_max: 50,
+            connections_max: 2000,
+            connections_per_client_max: 50,
+            idle_timeout: Span::mins(5),
+            retry_after: vec![Span::secs(10), Span::mins(1), Span::mins(5), Span::mins(15), Span::hours(1)],
+            queue_lifetime: Span::hours(120),
+            free_space_min: Size::mib(256),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Who is this user: the typed LDAP client of the roles.

@@ -1,0 +1,1 @@
+//! The ldap-proxy role: the directory door.

@@ -1,0 +1,3 @@
+//! The binary: commands are in `cli`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What roles share over mail-parser and mail-builder.

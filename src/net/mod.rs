@@ -1,0 +1,1 @@
+//! Sockets, TLS, handover, limits, metrics: what is common to all services.

@@ -1,0 +1,1 @@
+//! The pop-imap role: mailboxes.

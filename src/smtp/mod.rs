@@ -1,0 +1,1 @@
+//! The smtp role: receiving, submission, queue.

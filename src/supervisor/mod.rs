@@ -1,0 +1,1 @@
+//! The supervisor: sockets, role processes, privileges, reload, control.
