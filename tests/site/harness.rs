@@ -187,7 +187,7 @@ impl Site {
             let group = Pid::from_raw(i32::try_from(child.id()).unwrap());
             let roles: Vec<Pid> = children_of(group);
             // The group may be gone already: then there is nothing to kill.
-            drop(killpg(group, Signal::SIGKILL));
+            killpg(group, Signal::SIGKILL).ok();
             child.wait().unwrap();
             for role in roles {
                 wait_for("role to be gone", || !is_running(role), String::new);
@@ -338,7 +338,7 @@ fn run_with_input(program: &str, args: &[String], input: &[u8]) -> Output {
         .spawn()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
     // A program that does not read its input closes the pipe: not this function's business.
-    drop(child.stdin.take().unwrap().write_all(input));
+    child.stdin.take().unwrap().write_all(input).ok();
     child.wait_with_output().unwrap()
 }
 
