@@ -1,0 +1,247 @@
+//! Connections to the directory: opened when needed, shared, replaced when they die.
+//!
+//! Owns: ldap3's handles. Called by: `client`, `admin`. Never: interprets entries.
+//! Spec: RFC 4511; RFC 4513 section 5.2.3 (SASL EXTERNAL).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex as BlockingMutex, PoisonError};
+use std::time::Duration;
+
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchOptions, SearchResult, StdStream};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::entry::Entry;
+use super::error::DirectoryError;
+use crate::config::address::SocketAddress;
+use crate::config::secret::SecretText;
+
+/// Connections on which searches are multiplexed. A server works on one connection's requests in turn, so one would make everyone wait for the slowest.
+const SEARCH_CONNECTIONS: usize = 4;
+/// Idle connections kept for binds; more are opened when more logins come at once.
+const BIND_CONNECTIONS_IDLE_MAX: usize = 8;
+
+/// As whom to search.
+pub(super) enum Identity {
+    /// SASL EXTERNAL over a unix socket, anonymous over TCP.
+    Own,
+    /// Simple bind.
+    Simple { dn: String, password: SecretText },
+}
+
+pub(super) struct Pool {
+    servers: Vec<SocketAddress>,
+    identity: Identity,
+    timeout: Duration,
+    searching: [Mutex<Slot>; SEARCH_CONNECTIONS],
+    next: AtomicUsize,
+    binding: BlockingMutex<Vec<Ldap>>,
+}
+
+/// The handle, and how often it was replaced: whoever saw it fail replaces that one only.
+#[derive(Default)]
+struct Slot {
+    handle: Option<Ldap>,
+    generation: u64,
+}
+
+/// What a bind said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Right,
+    Wrong,
+    /// The server knows the user and will not let him in (unwillingToPerform and the like).
+    Unwilling,
+}
+
+impl Pool {
+    /// Opens nothing yet. `servers`: unix paths already absolute.
+    pub(super) fn new(servers: Vec<SocketAddress>, identity: Identity, timeout: Duration) -> Self {
+        let searching = std::array::from_fn(|_| Mutex::default());
+        let binding = BlockingMutex::default();
+        Self { servers, identity, timeout, searching, next: AtomicUsize::new(0), binding }
+    }
+
+    /// Entries below `base` that the filter fits; at most `entries_max`, more are an error only for the server to tell.
+    pub(super) async fn search(
+        &self,
+        base: &str,
+        scope: Scope,
+        filter: &str,
+        attributes: &'static [&'static str],
+        entries_max: i32,
+    ) -> Result<Vec<Entry>, DirectoryError> {
+        let answer = self
+            .call(|mut ldap| async move {
+                ldap.with_search_options(SearchOptions::new().sizelimit(entries_max))
+                    .search(base, scope, filter, attributes)
+                    .await
+            })
+            .await?;
+        let SearchResult(found, result) = answer;
+        match result.rc {
+            // RFC 4511 section 4.1.9: success; noSuchObject: the base itself is not there (yet).
+            0 => {}
+            32 => return Ok(Vec::new()),
+            code => return Err(DirectoryError::Refused { code, text: result.text }),
+        }
+        let read = |found: ldap3::ResultEntry| Entry::from_ber(found.0);
+        let entries = found.into_iter().filter(|found| !found.is_ref() && !found.is_intermediate()).map(read);
+        entries.collect::<Option<Vec<_>>>().ok_or(DirectoryError::Malformed("search result entry"))
+    }
+
+    /// Makes a request on a shared connection; once more on a new one when the first turns out to be dead.
+    ///
+    /// For requests that may be made twice: searches, and changes that say "exists" or "not there" the second time.
+    pub(super) async fn call<T, F, Answer>(&self, request: F) -> Result<T, DirectoryError>
+    where
+        F: Fn(Ldap) -> Answer,
+        Answer: Future<Output = Result<T, LdapError>>,
+    {
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % SEARCH_CONNECTIONS;
+        let Some(slot) = self.searching.get(index) else {
+            return Err(DirectoryError::Unreachable { reason: "no connection".to_owned() });
+        };
+        let twice = async {
+            let (ldap, generation) = self.shared(slot).await?;
+            match request(ldap).await {
+                Err(error) if is_dead(&error) => {
+                    self.drop_shared(slot, generation).await;
+                    let (ldap, _) = self.shared(slot).await?;
+                    request(ldap).await.map_err(unreachable)
+                }
+                other => other.map_err(unreachable),
+            }
+        };
+        match timeout(self.timeout, twice).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => {
+                // A server that hangs on one request may hang on all: the next caller gets a new connection.
+                if let Ok(mut slot) = slot.try_lock() {
+                    slot.handle = None;
+                }
+                Err(DirectoryError::Timeout(self.timeout))
+            }
+        }
+    }
+
+    /// Binds as `dn` on a connection of its own. The password must not be empty: that would be an
+    /// unauthenticated bind, which succeeds (RFC 4513 section 5.1.2).
+    pub(super) async fn bind(&self, dn: &str, password: &SecretText) -> Result<Verdict, DirectoryError> {
+        if password.reveal().is_empty() {
+            return Ok(Verdict::Wrong);
+        }
+        let attempt = async {
+            while let Some(mut idle) = self.idle_binding() {
+                match idle.simple_bind(dn, password.reveal()).await {
+                    Err(error) if is_dead(&error) => {}
+                    answer => return Ok((answer.map_err(unreachable)?, idle)),
+                }
+            }
+            let mut ldap = self.open().await?;
+            let answer = ldap.simple_bind(dn, password.reveal()).await.map_err(unreachable)?;
+            Ok((answer, ldap))
+        };
+        let (result, ldap) =
+            timeout(self.timeout, attempt).await.map_err(|_| DirectoryError::Timeout(self.timeout))??;
+        self.keep_binding(ldap);
+        match result.rc {
+            0 => Ok(Verdict::Right),
+            // inappropriateAuthentication (entry has no password), invalidCredentials, noSuchObject, invalidDNSyntax
+            48 | 49 | 32 | 34 => Ok(Verdict::Wrong),
+            // constraintViolation (locked out), insufficientAccessRights, unwillingToPerform
+            19 | 50 | 53 => Ok(Verdict::Unwilling),
+            code => Err(DirectoryError::Refused { code, text: result.text }),
+        }
+    }
+
+    async fn shared(&self, slot: &Mutex<Slot>) -> Result<(Ldap, u64), DirectoryError> {
+        let mut slot = slot.lock().await;
+        if let Some(handle) = slot.handle.as_mut()
+            && !handle.is_closed()
+        {
+            return Ok((handle.clone(), slot.generation));
+        }
+        let ldap = self.open_as_identity().await?;
+        slot.generation += 1;
+        slot.handle = Some(ldap.clone());
+        Ok((ldap, slot.generation))
+    }
+
+    async fn drop_shared(&self, slot: &Mutex<Slot>, generation: u64) {
+        let mut slot = slot.lock().await;
+        if slot.generation == generation {
+            slot.handle = None;
+        }
+    }
+
+    fn idle_binding(&self) -> Option<Ldap> {
+        self.binding.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn keep_binding(&self, ldap: Ldap) {
+        let mut idle = self.binding.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < BIND_CONNECTIONS_IDLE_MAX {
+            idle.push(ldap);
+        }
+    }
+
+    async fn open_as_identity(&self) -> Result<Ldap, DirectoryError> {
+        let mut ldap = self.open().await?;
+        let local = matches!(self.servers.first(), Some(SocketAddress::Unix(_)));
+        let result = match &self.identity {
+            Identity::Simple { dn, password } => ldap.simple_bind(dn, password.reveal()).await,
+            Identity::Own if local => ldap.sasl_external_bind().await,
+            Identity::Own => return Ok(ldap),
+        };
+        let result = result.map_err(unreachable)?;
+        if result.rc == 0 { Ok(ldap) } else { Err(DirectoryError::Refused { code: result.rc, text: result.text }) }
+    }
+
+    /// A new connection to the first server that takes one.
+    async fn open(&self) -> Result<Ldap, DirectoryError> {
+        let mut failures = Vec::new();
+        for server in &self.servers {
+            match connect(server).await {
+                Ok(ldap) => return Ok(ldap),
+                Err(error) => failures.push(format!("{server}: {error}")),
+            }
+        }
+        if failures.is_empty() {
+            failures.push("no server is configured in [directory] servers".to_owned());
+        }
+        Err(DirectoryError::Unreachable { reason: failures.join("; ") })
+    }
+}
+
+async fn connect(server: &SocketAddress) -> Result<Ldap, LdapError> {
+    let (connection, ldap) = match server {
+        SocketAddress::Tcp(address) => LdapConnAsync::new(&format!("ldap://{address}")).await?,
+        SocketAddress::Unix(path) => {
+            let stream = tokio::net::UnixStream::connect(path).await?.into_std()?;
+            let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(stream));
+            LdapConnAsync::with_settings(settings, "ldapi:///").await?
+        }
+    };
+    tokio::spawn(async move {
+        if let Err(error) = connection.drive().await {
+            tracing::debug!(%error, "connection to the directory ended");
+        }
+    });
+    Ok(ldap)
+}
+
+/// The connection is of no use any more; a new one may be.
+fn is_dead(error: &LdapError) -> bool {
+    matches!(
+        error,
+        LdapError::Io { .. } | LdapError::OpSend { .. } | LdapError::ResultRecv { .. } | LdapError::EndOfStream
+    )
+}
+
+fn unreachable(error: LdapError) -> DirectoryError {
+    if let LdapError::LdapResult { result } = error {
+        return DirectoryError::Refused { code: result.rc, text: result.text };
+    }
+    DirectoryError::Unreachable { reason: error.to_string() }
+}

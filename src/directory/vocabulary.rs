@@ -1,0 +1,38 @@
+//! The names of attributes and object classes that fife's directory speaks in.
+//!
+//! Owns: their spelling. Called by: the client, the embedded server (`ldap_proxy`), the commands.
+//! Spec: RFC 4519, RFC 4524 (associatedDomain), RFC 2798 (inetOrgPerson), qmail.schema.
+
+pub const OBJECT_CLASS: &str = "objectClass";
+pub const UID: &str = "uid";
+pub const CN: &str = "cn";
+pub const SN: &str = "sn";
+pub const OU: &str = "ou";
+pub const O: &str = "o";
+pub const MAIL: &str = "mail";
+pub const MAIL_ALTERNATE_ADDRESS: &str = "mailAlternateAddress";
+pub const MAIL_FORWARDING_ADDRESS: &str = "mailForwardingAddress";
+pub const MAIL_QUOTA_SIZE: &str = "mailQuotaSize";
+pub const ACCOUNT_STATUS: &str = "accountStatus";
+pub const DELIVERY_MODE: &str = "deliveryMode";
+/// The `deliveryMode` of an alias: mail is passed on, none is kept.
+pub const FORWARD_ONLY: &str = "forwardonly";
+pub const ASSOCIATED_DOMAIN: &str = "associatedDomain";
+pub const USER_PASSWORD: &str = "userPassword";
+pub const ENTRY_UUID: &str = "entryUUID";
+/// OpenLDAP's name of a revision of an entry; changes with each change.
+pub const ENTRY_CSN: &str = "entryCSN";
+pub const MODIFY_TIMESTAMP: &str = "modifyTimestamp";
+/// fife's own: what an account may do beyond its mailbox.
+pub const FIFE_ROLE: &str = "fifeRole";
+/// The value of `fifeRole` that makes an administrator of the site.
+pub const ADMINISTRATOR: &str = "administrator";
+
+pub const ORGANIZATION: &str = "organization";
+pub const ORGANIZATIONAL_UNIT: &str = "organizationalUnit";
+pub const DOMAIN_RELATED_OBJECT: &str = "domainRelatedObject";
+pub const INET_ORG_PERSON: &str = "inetOrgPerson";
+pub const APPLICATION_PROCESS: &str = "applicationProcess";
+pub const QMAIL_USER: &str = "qmailUser";
+/// fife's own auxiliary class: allows `fifeRole` on accounts and `accountStatus` on domains.
+pub const FIFE_OBJECT: &str = "fifeObject";
