@@ -1,3 +1,7 @@
-//! The binary: commands are in `cli`.
+//! The binary. Commands are in `cli`; the map of the rooms is in `lib.rs`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fife::cli::main()
+}

@@ -1,1 +1,104 @@
 //! The commands: parse, call, print.
+//!
+//! Owns: the command line, what is printed, exit codes. Called by: `main.rs`. Never: does the work itself; it joins
+//! names to rooms, also `fife role NAME` to that role's `serve`.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage or invalid configuration, 3 not reachable.
+
+mod role;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A mail appliance for schools: one binary, one TOML file, every service role.
+#[derive(Debug, Parser)]
+#[command(name = "fife", version, arg_required_else_help = true)]
+struct Line {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "For every command")]
+pub struct Global {
+    /// The TOML that describes the site.
+    #[arg(long, global = true, value_name = "PATH", default_value = "/etc/fife.toml")]
+    pub config: PathBuf,
+    /// Which of [hosts] this machine is, in place of its `match`.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Where the site's data and control socket lie, in place of [site] state.
+    #[arg(long, global = true, value_name = "DIR", env = "FIFE_STATE")]
+    pub state: Option<PathBuf>,
+    /// Print facts as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One role, as the supervisor starts it.
+    #[command(hide = true)]
+    Role(role::Arguments),
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    /// It was asked for and did not come about.
+    Failed,
+    /// The command line or the configuration is wrong.
+    Usage,
+    /// The running site (or its directory) does not answer.
+    Unreachable,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => Self::SUCCESS,
+            Exit::Failed => Self::from(1),
+            Exit::Usage => Self::from(2),
+            Exit::Unreachable => Self::from(3),
+        }
+    }
+}
+
+/// Runs the command that the process was called with.
+#[must_use]
+pub fn main() -> ExitCode {
+    // One TLS provider for the whole binary; libraries that would pick one take this. Already set: nothing to do.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let Line { global: _, command } = Line::parse();
+    match command {
+        Command::Role(arguments) => role::run(&arguments),
+    }
+    .into()
+}
+
+/// A line on standard output.
+pub fn print(text: impl Display) {
+    // Whoever closed the other end (`fife status | head`) wants no more.
+    drop(writeln!(io::stdout().lock(), "{text}"));
+}
+
+/// A line on standard error, with the program's name before it.
+pub fn complain(text: impl Display) {
+    drop(writeln!(io::stderr().lock(), "fife: {text}"));
+}
+
+/// Runs a command that asks others, on this thread.
+///
+/// # Errors
+/// The system gives no event loop.
+pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
+}
