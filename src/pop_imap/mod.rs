@@ -1,1 +1,3 @@
 //! The pop-imap role: mailboxes.
+
+pub mod store;
