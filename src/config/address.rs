@@ -11,7 +11,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-const EXPECTED: &str = "an address such as \"0.0.0.0:25\", \"[::]:25\" or \"unix:run/lmtp.sock\"";
+pub(super) const EXPECTED: &str = "an address such as \"0.0.0.0:25\", \"[::]:25\" or \"unix:run/lmtp.sock\"";
 
 /// An IP address with port, or `unix:PATH`. A relative path lies in the state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

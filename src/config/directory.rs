@@ -23,8 +23,10 @@ pub struct Directory {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind_password: Option<Secret>,
     /// How long an answer, also "no such user", is remembered. (Restarts smtp and pop-imap.)
+    #[schemars(extend("x-max" = "1d"))]
     pub cache_lifetime: Span,
     /// How long a server may take to answer. (Restarts smtp and pop-imap.)
+    #[schemars(extend("x-min" = "100ms"), extend("x-max" = "5m"))]
     pub timeout: Span,
 }
 

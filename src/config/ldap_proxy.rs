@@ -18,14 +18,19 @@ pub struct LdapProxy {
     /// LDAP over TLS. (Restarts ldap-proxy.)
     pub listen_tls: Vec<SocketAddress>,
     /// Largest request. (Restarts ldap-proxy.)
+    #[schemars(extend("x-min" = "4 KiB"), extend("x-max" = "64 MiB"))]
     pub message_size_max: Size,
     /// Entries that one search returns, at most, to others than administrators. (Restarts ldap-proxy.)
+    #[schemars(range(min = 1))]
     pub search_entries_max: u32,
     /// Connections at a time. (Restarts ldap-proxy.)
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: u32,
     /// Connections at a time from one client address. (Restarts ldap-proxy.)
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_client_max: u32,
     /// Silence after which a connection is closed. (Restarts ldap-proxy.)
+    #[schemars(extend("x-min" = "1s"), extend("x-max" = "7d"))]
     pub idle_timeout: Span,
 }
 

@@ -24,11 +24,16 @@ pub struct Log {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
+    /// What failed and needs somebody.
     Error,
+    /// What went wrong and was survived.
     Warn,
+    /// One line for each session, message and start.
     #[default]
     Info,
+    /// What roles decide and why.
     Debug,
+    /// Everything.
     Trace,
 }
 

@@ -1,35 +1,62 @@
 //! The one TOML that describes a site: its tables, defaults, loading and checks.
 //!
 //! Owns: every setting there is. Called by: the supervisor and the commands, which load
-//! it; roles, which import their own table's type. Never: starts or opens anything.
+//! it; roles, which import their own table's type. Never: starts or binds anything.
 //!
 //! Order of precedence, lowest first: built-in defaults, the file, `[hosts.NAME.TABLE]`
-//! of the file for that host, `FIFE_…` environment variables.
+//! of the file for that host, `FIFE_TABLE__KEY` environment variables.
+//!
+//! The way of a file: `document` (text to values with their places), `walk` (each key
+//! and value by itself), `layers` (one `Effective` a host), `rules` (hosts and roles
+//! against each other); what is wrong on the way is gathered as `fault::Faults`.
+//! `load` goes this way; `material` reads the files that the result names.
 
-pub mod address;
+// tables, one file each
 pub mod directory;
 pub mod hosts;
 pub mod ldap_proxy;
 pub mod log;
 pub mod metrics;
 pub mod pop_imap;
-pub mod secret;
 pub mod site;
 pub mod smtp;
 pub mod tls;
+// types that settings are made of
+pub mod address;
+pub mod secret;
+// from a file to what each host runs
+mod document;
+pub mod environment;
+pub mod fault;
+pub mod identity;
+mod layers;
+pub mod listeners;
+pub mod load;
+mod mask;
+pub mod material;
+mod rules;
+pub mod schema;
+mod walk;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The whole file.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub use fault::{Fault, Faults};
+pub use load::{Loaded, load};
+
+/// The whole file. What is loaded is an `Effective` for each host; this type is what the schema and the
+/// reference are generated from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Config {
     /// What the site is.
     pub site: site::Site,
-    /// The machines of the site, by name.
+    /// The machines of the site, by name. `[hosts.NAME.TABLE]` overrides settings of `[TABLE]` for one of them.
     pub hosts: BTreeMap<String, hosts::Host>,
     #[serde(flatten)]
     pub tables: Tables,
@@ -43,19 +70,20 @@ pub struct Tables {
     pub log: log::Log,
     /// Prometheus text and health of the whole host.
     pub metrics: metrics::Metrics,
-    /// The certificate that every service of the host shows.
+    /// The certificate that every service of the host shows. With none given, a self-signed one is made and kept in the state directory.
     pub tls: tls::Tls,
-    /// Whom the roles ask who a user is.
+    /// Whom the roles ask who a user is: an LDAP server; fife's own ldap-proxy unless told otherwise.
     pub directory: directory::Directory,
     /// Receiving mail on port 25, taking it from users for submission, delivering it.
     pub smtp: smtp::Smtp,
     /// Mailboxes: LMTP in; IMAP and POP3 out.
     pub pop_imap: pop_imap::PopImap,
-    /// The directory door: LDAP.
+    /// The directory door: LDAP, on the embedded directory.
     pub ldap_proxy: ldap_proxy::LdapProxy,
 }
 
 /// What one host runs, every override applied: what the supervisor works from and each role is handed.
+/// An inline secret in it is lost when it is serialized; `material` carries the secrets themselves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Effective {
     /// The host's name in `[hosts]`.

@@ -30,16 +30,22 @@ pub struct PopImap {
     /// Let passwords be sent without TLS from other machines. From this machine they always may. (Restarts pop-imap.)
     pub cleartext_login: bool,
     /// Largest message that is taken by LMTP or IMAP APPEND. (Restarts pop-imap.)
+    #[schemars(extend("x-min" = "64 KiB"), extend("x-max" = "2 GiB"))]
     pub message_size_max: Size,
     /// Connections at a time, all protocols together. (Restarts pop-imap.)
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: u32,
     /// Connections at a time from one client address. (Restarts pop-imap.)
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_client_max: u32,
     /// Silence after which an IMAP session is closed (RFC 9051 section 5.4: at least 30 minutes). (Restarts pop-imap.)
+    #[schemars(extend("x-min" = "1s"), extend("x-max" = "1d"))]
     pub imap_idle_timeout: Span,
     /// Silence after which a POP3 session is closed (RFC 1939 section 3: at least 10 minutes). (Restarts pop-imap.)
+    #[schemars(extend("x-min" = "1s"), extend("x-max" = "1d"))]
     pub pop3_idle_timeout: Span,
     /// Silence before login after which a session is closed. (Restarts pop-imap.)
+    #[schemars(extend("x-min" = "1s"), extend("x-max" = "1h"))]
     pub login_timeout: Span,
     /// Free space below which mail is refused for the time being (452). (Restarts pop-imap.)
     pub free_space_min: Size,

@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
+/// What a secret is written as.
+pub(super) const EXPECTED: &str = "a secret: text, { file = \"PATH\" } or { env = \"NAME\" }";
+
 /// Where a secret is: the text itself, `{ file = "PATH" }`, or `{ env = "NAME" }`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "a secret: text, { file = \"PATH\" } or { env = \"NAME\" }")]

@@ -30,20 +30,28 @@ pub struct Smtp {
     /// Let passwords be sent without TLS from other machines. From this machine they always may. (Restarts smtp.)
     pub cleartext_login: bool,
     /// Largest message accepted; announced as SIZE (RFC 1870). (Restarts smtp.)
+    #[schemars(extend("x-min" = "64 KiB"), extend("x-max" = "2 GiB"))]
     pub message_size_max: Size,
     /// Recipients of one message, at most (RFC 5321 section 4.5.3.1.8: at least 100). (Restarts smtp.)
+    #[schemars(range(min = 100, max = 100_000))]
     pub recipients_max: u32,
     /// Trace headers after which a message is held to be looping (RFC 5321 section 6.3). (Restarts smtp.)
+    #[schemars(range(min = 5, max = 1000))]
     pub hops_max: u32,
     /// Connections at a time. (Restarts smtp.)
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: u32,
     /// Connections at a time from one client address. (Restarts smtp.)
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_client_max: u32,
     /// Silence after which a session is closed (RFC 5321 section 4.5.3.2.7: at least 5 minutes). (Restarts smtp.)
+    #[schemars(extend("x-min" = "1s"), extend("x-max" = "1d"))]
     pub idle_timeout: Span,
     /// Waits between attempts to deliver what is in the queue; the last one repeats. (Restarts smtp.)
+    #[schemars(length(min = 1, max = 100), extend("x-min" = "1s", "x-max" = "7d"))]
     pub retry_after: Vec<Span>,
     /// Age at which a message that could not be delivered goes back to its sender (RFC 5321 section 4.5.4.1). (Restarts smtp.)
+    #[schemars(extend("x-min" = "1m"), extend("x-max" = "30d"))]
     pub queue_lifetime: Span,
     /// Free space below which mail is refused for the time being (452). (Restarts smtp.)
     pub free_space_min: Size,
