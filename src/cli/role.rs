@@ -75,6 +75,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 /// Joins names to roles: the one place where they meet.
 async fn serve(handover: Handover) -> Result<(), Box<dyn Error>> {
     match handover.role {
-        role @ (Role::LdapProxy | Role::PopImap | Role::Smtp) => Err(format!("{role} is not in this build").into()),
+        Role::PopImap => Ok(crate::pop_imap::serve::serve(handover).await?),
+        role @ (Role::LdapProxy | Role::Smtp) => Err(format!("{role} is not in this build").into()),
     }
 }

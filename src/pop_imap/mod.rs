@@ -1,3 +1,18 @@
 //! The pop-imap role: mailboxes.
+//!
+//! Owns: the list of its rooms. Called by: `main.rs` through `serve`.
+//!
+//! - `serve`: takes what the supervisor handed over, opens store and directory, runs the listeners; `context`: what every session shares;
+//! - `lmtp`: mail comes in; `imap`, `pop3`: it is read; each with `session` (no I/O) and `serve` (sockets);
+//! - `line`, `wire`: command lines and connections of LMTP and POP3; `metrics`: counters;
+//! - `store`: the mailboxes themselves.
 
+pub mod context;
+pub mod lmtp;
+pub mod metrics;
+pub mod pop3;
+pub mod serve;
 pub mod store;
+
+mod line;
+mod wire;
