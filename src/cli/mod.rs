@@ -5,6 +5,8 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or invalid configuration, 3 not reachable.
 
+mod check;
+mod config;
 mod role;
 
 use std::fmt::Display;
@@ -44,6 +46,8 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Arguments),
+    Config(config::Arguments),
     /// One role, as the supervisor starts it.
     #[command(hide = true)]
     Role(role::Arguments),
@@ -77,8 +81,10 @@ impl From<Exit> for ExitCode {
 pub fn main() -> ExitCode {
     // One TLS provider for the whole binary; libraries that would pick one take this. Already set: nothing to do.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let Line { global: _, command } = Line::parse();
+    let Line { global, command } = Line::parse();
     match command {
+        Command::Check(arguments) => check::run(&global, &arguments),
+        Command::Config(arguments) => config::run(&global, &arguments),
         Command::Role(arguments) => role::run(&arguments),
     }
     .into()

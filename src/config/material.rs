@@ -1,12 +1,16 @@
 //! What the configuration only points to: secrets and the certificate, read in; and what of it all a role depends on.
 //!
-//! Owns: `Material`, `RoleView`. Called by: the supervisor, `fife check`. Never: prints a secret; checks that
-//! certificate and key belong together (`net` does, which parses them).
+//! Owns: `Material`, `RoleView`. Called by: the supervisor, `fife check`. Never: prints a secret or what is in a key file.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::path::Path;
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 
 use super::fault::{Fault, Faults};
 use super::hosts::Role;
@@ -114,14 +118,10 @@ impl Loaded {
         }
         let tls = &effective.tables.tls;
         if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
-            let mut pem = |path: &Path, setting, marker: &str| {
-                let text = read_pem(&self.dir().join(path), marker);
-                let fault = |message| Fault::new(self.place(host, &Section::Table("tls"), setting), message);
-                text.map_err(|message| faults.push(fault(message))).ok()
-            };
-            let chain = pem(certificate, "certificate", "CERTIFICATE-----");
-            let key = pem(key, "key", "PRIVATE KEY-----");
-            material.certificate = chain.zip(key).map(|(chain, key)| Pem { chain, key: SecretText::new(key) });
+            match read_pair(&self.dir().join(certificate), &self.dir().join(key)) {
+                Ok(pem) => material.certificate = Some(pem),
+                Err((key, message)) => faults.push(Fault::new(self.place(host, &Section::Table("tls"), key), message)),
+            }
         }
         if faults.is_empty() { Ok(material) } else { Err(self.faults(faults)) }
     }
@@ -156,10 +156,23 @@ fn reveal(
     }
 }
 
-/// A PEM file that has what is looked for. Its content is in no message.
-fn read_pem(path: &Path, marker: &str) -> Result<String, String> {
-    let bytes = read_bounded(path, FILE_LEN_MAX);
-    let bytes = bytes.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    let text = String::from_utf8(bytes).ok().filter(|text| text.contains("-----BEGIN ") && text.contains(marker));
-    text.ok_or_else(|| format!("{} has no \"-----BEGIN …{marker}\"", path.display()))
+/// Certificate chain and key, belonging together; or which of the two settings is at fault, and why.
+fn read_pair(certificate: &Path, key: &Path) -> Result<Pem, (&'static str, String)> {
+    let read = |path: &Path| {
+        let bytes = read_bounded(path, FILE_LEN_MAX);
+        let bytes = bytes.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        String::from_utf8(bytes).map_err(|_| format!("{} is not PEM text", path.display()))
+    };
+    let chain_text = read(certificate).map_err(|message| ("certificate", message))?;
+    let key_text = read(key).map_err(|message| ("key", message))?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_text.as_bytes())
+        .collect::<Result<_, _>>()
+        .ok()
+        .filter(|chain: &Vec<_>| !chain.is_empty())
+        .ok_or_else(|| ("certificate", format!("{} holds no certificate in PEM", certificate.display())))?;
+    let key_der = PrivateKeyDer::from_pem_slice(key_text.as_bytes())
+        .map_err(|_| ("key", format!("{} holds no private key in PEM", key.display())))?;
+    CertifiedKey::from_der(chain, key_der, &ring::default_provider())
+        .map_err(|error| ("key", format!("{} and {} are no pair: {error}", key.display(), certificate.display())))?;
+    Ok(Pem { chain: chain_text, key: SecretText::new(key_text) })
 }

@@ -287,6 +287,7 @@ pub fn schema() -> &'static Value {
         set(&mut schema, "/$defs/Site", "required", json!(["name", "domain"]));
         set(&mut schema, "/$defs/Host", "required", json!(["roles"]));
         set(&mut schema, "/$defs/Host/properties/roles", "minItems", json!(1));
+        set(&mut schema, "/properties/hosts", "minProperties", json!(1));
         for required in ["/$defs/Site/properties/name", "/$defs/Host/properties/roles"] {
             if let Some(map) = schema.pointer_mut(required).and_then(Value::as_object_mut) {
                 map.remove("default");
@@ -348,4 +349,19 @@ fn definition(name: &str) -> &'static Value {
 /// What a reference leads to, or the schema itself.
 fn resolve(schema: &'static Value) -> &'static Value {
     reference(schema).map_or(schema, definition)
+}
+
+/// A value as it is written in TOML.
+#[must_use]
+pub fn toml_text(value: &Value) -> String {
+    match value {
+        Value::Null => "\"\"".to_owned(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => toml_edit::Value::from(text.as_str()).to_string(),
+        Value::Array(items) => format!("[{}]", items.iter().map(toml_text).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let entry = |(key, value): (&String, &Value)| format!("{key} = {}", toml_text(value));
+            format!("{{ {} }}", map.iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
+    }
 }

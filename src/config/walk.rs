@@ -174,6 +174,10 @@ fn value_fault(section: &Section, setting: &Setting, node: &Node, plain: Plain, 
         if mask::is_secret_key(key) || *kind == Kind::Secret { "something else".to_owned() } else { found(node) };
     let expected = if matches!(setting.kind, Kind::List(_)) { kind.expected() } else { setting.expected() };
     let fault = |message: String| Fault::new(place.clone(), message).expected(expected.clone());
+    // serde would take a list for the fields of `{ file = … }`.
+    if *kind == Kind::Secret && matches!(node.content, Content::List(_)) {
+        return Some(fault(format!("wrong type for `{key}`: a list")));
+    }
     if let Err(error) = outcome {
         if *kind == Kind::Secret
             && let Some((name, inner)) = node.entries().iter().find(|(name, _)| name != "file" && name != "env")

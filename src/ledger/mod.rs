@@ -1,1 +1,342 @@
 //! The append-only log under everything durable.
+//!
+//! Owns: segment files, group commit, replay, compaction, `check`. Called by: the mailbox store, the queue, the directory.
+//! Never: knows what a record means; reads the clock (entries bring their time).
+//!
+//! - `record`, `segment`: the formats.
+//! - `disk`: the seam to the directory with the files; `walk`: going through a segment.
+//! - `tail`: the one writer's logic; `writer`: its thread and queue.
+//! - `recovery`: opening; `reader`: reading and replaying; `compaction`: giving space back; `check`: is all well.
+//!
+//! An append is durable when it returns, atomic (after a crash all of its entries are there or none) and contiguous.
+//! One `fdatasync` serves all appends in flight.
+
+mod check;
+mod compaction;
+mod disk;
+mod error;
+mod reader;
+mod record;
+mod recovery;
+mod segment;
+mod tail;
+mod walk;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs::File;
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+pub use self::check::{Fault, Report, check};
+pub use self::error::LedgerError;
+
+use self::disk::RealDisk;
+use self::reader::Reader;
+use self::record::{PAYLOAD_BYTES_MAX, Prepared};
+use self::recovery::Opened;
+use self::segment::{SEGMENT_HEADER_BYTES, seal_bytes};
+use self::tail::Counters;
+use self::writer::Request;
+
+/// Payloads of an append above this are compressed and hashed on a thread for blocking work.
+const INLINE_BYTES_MAX: usize = 256 * 1024;
+/// The queue's bytes are counted in units of this.
+const QUEUE_UNIT_BYTES: usize = 1024;
+/// Offsets within a segment are 32 bits.
+const SEGMENT_BYTES_MAX: u64 = 0xffff_f000;
+const SEGMENT_BYTES_MIN: u64 = 2048;
+
+/// How a ledger is kept.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Size of a segment file, in bytes; an append has to fit in one. Taken as at least 2 KiB and below 4 GiB.
+    pub segment_bytes: u64,
+    /// Bytes of appends that may wait for the disk; more wait for room in the queue.
+    pub queue_bytes_max: usize,
+    /// The open segment is filled with zeros ahead in steps of this, which makes small groups cheaper to sync. 0: not.
+    pub prepare_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_bytes: 256 << 20, queue_bytes_max: 64 << 20, prepare_bytes: 1 << 20 }
+    }
+}
+
+impl Options {
+    fn segment_bytes(&self) -> u64 {
+        self.segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+    }
+
+    /// Largest append of one record, header and padding included.
+    fn append_bytes_max(&self) -> u64 {
+        self.segment_bytes() - SEGMENT_HEADER_BYTES - seal_bytes(1)
+    }
+}
+
+/// Where a record starts. Positions sort in the order in which the records were appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Id of the segment.
+    pub segment: u64,
+    /// Bytes from the start of the segment.
+    pub offset: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.segment, self.offset)
+    }
+}
+
+/// What an owner writes, and gets back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The owner's own numbering of what it writes.
+    pub kind: u8,
+    /// When it happened, by the owner's clock: milliseconds since 1970, at most 48 bits.
+    pub time_millis: u64,
+    /// Below 4 GiB, and together with the others of its append below the size of a segment.
+    pub payload: Bytes,
+}
+
+/// What opening found, and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Number of segments.
+    pub segments: usize,
+    /// Number of records in them.
+    pub records: u64,
+    /// The remains of appends that were never acknowledged; they have been cut off.
+    pub cut: Option<Cut>,
+}
+
+/// A torn tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Where the ledger ends now.
+    pub position: Position,
+    /// Bytes that had been written, or prepared, behind it.
+    pub bytes: u64,
+}
+
+/// A segment as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its id: increasing, never used twice.
+    pub id: u64,
+    /// Bytes up to the end of its records.
+    pub bytes: u64,
+    /// Number of records.
+    pub records: u64,
+    /// Takes no more records, and may be rewritten and removed.
+    pub sealed: bool,
+}
+
+/// Counts since the ledger was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statistics {
+    /// Records made durable.
+    pub records: u64,
+    /// Groups they were written in: each was one write and one `fdatasync`.
+    pub groups: u64,
+    /// Bytes of the records as stored.
+    pub bytes: u64,
+}
+
+/// An open ledger; clones share it. When the last one is dropped, the queue is written out and the directory free again.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    reader: Arc<Reader<RealDisk>>,
+    counters: Arc<Counters>,
+    append_bytes_max: u64,
+    room: Arc<Semaphore>,
+    room_units: usize,
+    queue: Option<mpsc::UnboundedSender<Request>>,
+    writer: Option<JoinHandle<()>>,
+    /// Held as long as the ledger is open.
+    _lock: File,
+}
+
+impl Ledger {
+    /// Opens the ledger in this directory, and makes it if there is none.
+    ///
+    /// Removes what a crash has left of appends that were not acknowledged; one that was acknowledged is never touched.
+    ///
+    /// # Errors
+    /// `Locked` if it is open already, `Corrupt` if a segment's frame, or a record that may have been acknowledged in the
+    /// last segment, is damaged (nothing is changed then), `Io`, `Full`.
+    pub fn open(dir: &Path, options: Options) -> Result<(Self, Recovery), LedgerError> {
+        let name = dir.display().to_string();
+        let disk = RealDisk::new(dir).map_err(|error| LedgerError::io("open", &name, error))?;
+        let lock = disk.lock().map_err(|error| LedgerError::io("lock", &name, error))?;
+        let lock = lock.ok_or_else(|| LedgerError::Locked { dir: dir.to_owned() })?;
+        let room_units = options.queue_bytes_max.div_ceil(QUEUE_UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS >> 8);
+        let append_bytes_max = options.append_bytes_max();
+        let Opened { tail, reader, recovery } = recovery::open(disk, options, rand::random())?;
+        if let Some(cut) = &recovery.cut {
+            tracing::info!(dir = %name, position = %cut.position, bytes = cut.bytes, "unacknowledged tail cut off");
+        }
+        let counters = Arc::clone(&tail.counters);
+        let (queue, requests) = mpsc::unbounded_channel();
+        let writer = thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer::run(tail, requests))
+            .map_err(|error| LedgerError::io("start writer of", &name, error))?;
+        let room = Arc::new(Semaphore::new(room_units));
+        let (queue, writer) = (Some(queue), Some(writer));
+        let inner = Inner { reader, counters, append_bytes_max, room, room_units, queue, writer, _lock: lock };
+        Ok((Self { inner: Arc::new(inner) }, recovery))
+    }
+
+    /// Appends these entries, contiguous and in order. They are durable when it resolves, all of them or none.
+    ///
+    /// Waits while the queue is full. Two appends that are in flight at the same time may come in either order. If the
+    /// future is dropped before it resolves, the entries may or may not be in the ledger.
+    ///
+    /// # Errors
+    /// `Full`, `Io` (the entries are not in the ledger), `TooLarge`, `Closed`.
+    pub fn append(
+        &self,
+        entries: Vec<Entry>,
+    ) -> impl Future<Output = Result<Vec<Position>, LedgerError>> + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        async move {
+            if entries.is_empty() {
+                return Ok(Vec::new());
+            }
+            if let Some(entry) = entries.iter().find(|entry| payload_bytes(entry) > PAYLOAD_BYTES_MAX) {
+                return Err(LedgerError::TooLarge { bytes: payload_bytes(entry), limit: PAYLOAD_BYTES_MAX });
+            }
+            let records = prepare(entries).await?;
+            let bytes: u64 = records.iter().map(Prepared::bytes).sum();
+            if bytes > inner.append_bytes_max {
+                return Err(LedgerError::TooLarge { bytes, limit: inner.append_bytes_max });
+            }
+            let units = usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(QUEUE_UNIT_BYTES).min(inner.room_units);
+            let units = u32::try_from(units).unwrap_or(u32::MAX);
+            let permit = Arc::clone(&inner.room).acquire_many_owned(units).await.map_err(|_| LedgerError::Closed)?;
+            let (done, outcome) = oneshot::channel();
+            let queue = inner.queue.as_ref().ok_or(LedgerError::Closed)?;
+            queue.send(Request { records, done, permit }).map_err(|_| LedgerError::Closed)?;
+            outcome.await.unwrap_or(Err(LedgerError::Closed))
+        }
+    }
+
+    /// The same for threads: blocks until the entries are durable. Not to be called from a task.
+    ///
+    /// # Errors
+    /// As `append`.
+    pub fn append_blocking(&self, entries: Vec<Entry>) -> Result<Vec<Position>, LedgerError> {
+        block_on(self.append(entries))
+    }
+
+    /// The entry at a position that an append or a replay gave. Reads the disk; safe from any thread.
+    ///
+    /// # Errors
+    /// `NoSuchRecord`, `Corrupt`, `Io`.
+    pub fn read(&self, position: Position) -> Result<Entry, LedgerError> {
+        self.inner.reader.read(position)
+    }
+
+    /// Shows all entries that are durable now, in order, from the first position not yet seen (`None`: from the start).
+    ///
+    /// Records of segments that were compacted away are not among them; their living copies come later.
+    ///
+    /// # Errors
+    /// `Corrupt` where a record is damaged; those before it have been shown. `Io`.
+    pub fn replay(
+        &self,
+        from: Option<Position>,
+        visit: &mut dyn FnMut(Position, Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        self.inner.reader.replay(from, visit)
+    }
+
+    /// Where the next record will stand: what a view notes when it has seen everything.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.inner.reader.state().end
+    }
+
+    /// The segments, oldest first.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.inner.reader.segments()
+    }
+
+    /// Counts since it was opened.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.inner.counters.read()
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("end", &self.end()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Without senders the writer ends after what is queued; only then may the lock go.
+        self.queue = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the ledger's writer panicked");
+        }
+    }
+}
+
+fn payload_bytes(entry: &Entry) -> u64 {
+    u64::try_from(entry.payload.len()).unwrap_or(u64::MAX)
+}
+
+/// Compresses and hashes; a lot of it not on a thread that has other tasks to serve.
+async fn prepare(entries: Vec<Entry>) -> Result<Vec<Prepared>, LedgerError> {
+    let bytes: usize = entries.iter().map(|entry| entry.payload.len()).sum();
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) if bytes > INLINE_BYTES_MAX => {
+            let work = runtime.spawn_blocking(move || Prepared::all(entries));
+            work.await.map_err(|_| LedgerError::Closed)
+        }
+        Ok(_) | Err(_) => Ok(Prepared::all(entries)),
+    }
+}
+
+/// Waits for a future on this thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Giving the space of dead records back.
+//!
+//! Owns: the two steps, `rewrite` and `remove`. Called by: the owners of ledgers, from a background thread.
+//! Never: decides which records live; the owner does.
+
+use std::ops::ControlFlow;
+
+use super::disk::Disk;
+use super::segment::file_name;
+use super::{Entry, Ledger, LedgerError, Position};
+
+/// Kept records are appended in portions of about this size, so that appends of others come in between.
+const PORTION_BYTES: usize = 1024 * 1024;
+
+impl Ledger {
+    /// Compaction, first step: appends the records of a sealed segment that `keep` wants once more at the end.
+    ///
+    /// Returns old and new position of each. The owner then changes its view and calls `remove`. Until it does, both
+    /// copies are there; after a crash in between, `keep` will find the old ones dead and nothing is moved twice.
+    /// Blocks; `keep` may block too, to go on at a rate that leaves the disk to others.
+    ///
+    /// # Errors
+    /// `NotSealed` for the segment that takes records, `NoSuchRecord` for one that is gone, `Corrupt` if a record is
+    /// damaged (nothing may be removed then), and whatever an append can fail with.
+    pub fn rewrite(
+        &self,
+        segment: u64,
+        keep: &mut dyn FnMut(Position, &Entry) -> bool,
+    ) -> Result<Vec<(Position, Position)>, LedgerError> {
+        self.sealed(segment)?;
+        let mut moved = Vec::new();
+        let mut portion = Vec::new();
+        let mut bytes = 0;
+        let mut outcome = Ok(());
+        let mut visit = |position, entry: Entry| {
+            if keep(position, &entry) {
+                bytes += entry.payload.len();
+                portion.push((position, entry));
+            }
+            if bytes >= PORTION_BYTES {
+                bytes = 0;
+                outcome = self.move_portion(&mut portion, &mut moved);
+            }
+            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        self.inner.reader.replay_segment(segment, None, &mut visit).map(drop)?;
+        outcome?;
+        self.move_portion(&mut portion, &mut moved)?;
+        Ok(moved)
+    }
+
+    fn move_portion(
+        &self,
+        portion: &mut Vec<(Position, Entry)>,
+        moved: &mut Vec<(Position, Position)>,
+    ) -> Result<(), LedgerError> {
+        let (old, entries): (Vec<_>, Vec<_>) = portion.drain(..).unzip();
+        let new = self.append_blocking(entries)?;
+        moved.extend(old.into_iter().zip(new));
+        Ok(())
+    }
+
+    /// Compaction, second step: the segment is gone when this returns, and its space with it.
+    ///
+    /// # Errors
+    /// `NotSealed` for the segment that takes records, `NoSuchRecord` for one that is gone already, `Io`.
+    pub fn remove(&self, segment: u64) -> Result<(), LedgerError> {
+        self.sealed(segment)?;
+        let reader = &self.inner.reader;
+        let name = file_name(segment);
+        reader.forget(segment);
+        let disk = reader.disk();
+        disk.remove(&name).and_then(|()| disk.sync()).map_err(|error| LedgerError::io("remove", &name, error))
+    }
+
+    fn sealed(&self, segment: u64) -> Result<(), LedgerError> {
+        let position = Position { segment, offset: 0 };
+        match self.inner.reader.state().segments.get(&segment) {
+            None => Err(LedgerError::NoSuchRecord { position }),
+            Some(found) if !found.sealed => Err(LedgerError::NotSealed { segment }),
+            Some(_) => Ok(()),
+        }
+    }
+}
