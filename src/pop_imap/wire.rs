@@ -14,6 +14,10 @@ use crate::net::{Shutdown, Stream};
 /// Answers beyond this much are sent before more input is used.
 pub(super) const OUT_LEN_MAX: usize = 64 * 1024;
 
+/// How long, and for how many octets, a connection that was closed on this side is still read.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_LEN: usize = 256 * 1024;
+
 /// How a read ended.
 #[derive(Debug)]
 pub(super) enum Read {
@@ -103,11 +107,26 @@ impl Wire {
         Ok(())
     }
 
-    /// Says that nothing more will come.
+    /// Says that nothing more will come, and lets the peer read that.
+    ///
+    /// What it still sends is read for a moment and thrown away: closed with input unread, the kernel would break the
+    /// connection and the last answer could be lost on the way.
     pub(super) async fn close(mut self) {
-        if let Some(stream) = &mut self.stream {
-            // The peer may be gone already; there is nothing left to tell it.
-            tokio::time::timeout(Duration::from_secs(5), stream.shutdown()).await.ok();
-        }
+        let Some(stream) = &mut self.stream else { return };
+        let lingering = async {
+            stream.shutdown().await?;
+            let mut left = LINGER_LEN;
+            let mut scrap = BytesMut::with_capacity(4096);
+            while left > 0 {
+                scrap.clear();
+                match stream.read_buf(&mut scrap).await? {
+                    0 => break,
+                    octets => left = left.saturating_sub(octets),
+                }
+            }
+            io::Result::Ok(())
+        };
+        // Whatever happens now, the session is over.
+        drop(tokio::time::timeout(LINGER, lingering).await);
     }
 }
