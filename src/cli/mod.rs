@@ -7,14 +7,25 @@
 
 mod check;
 mod config;
+mod reload;
 mod role;
+mod run;
+mod status;
+mod stop;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::config::Loaded;
+use crate::config::identity::Identity;
 
 /// A mail appliance for schools: one binary, one TOML file, every service role.
 #[derive(Debug, Parser)]
@@ -48,6 +59,14 @@ pub struct Global {
 enum Command {
     Check(check::Arguments),
     Config(config::Arguments),
+    /// Run this host: its sockets, its roles, until stopped.
+    Run,
+    /// Tell what runs on this host, and how it is.
+    Status,
+    /// Make the running site follow the changed file; restarts only the roles that it concerns.
+    Reload,
+    /// Stop the running site; roles finish what is in hand.
+    Stop,
     /// One role, as the supervisor starts it.
     #[command(hide = true)]
     Role(role::Arguments),
@@ -85,15 +104,75 @@ pub fn main() -> ExitCode {
     match command {
         Command::Check(arguments) => check::run(&global, &arguments),
         Command::Config(arguments) => config::run(&global, &arguments),
+        Command::Run => run::run(&global),
+        Command::Status => status::run(&global),
+        Command::Reload => reload::run(&global),
+        Command::Stop => stop::run(&global),
         Command::Role(arguments) => role::run(&arguments),
     }
     .into()
+}
+
+impl Global {
+    /// Loads the file; says everything that is wrong with it.
+    ///
+    /// # Errors
+    /// The exit of the command.
+    pub fn load(&self) -> Result<Loaded, Exit> {
+        crate::config::load(&self.config).map_err(|faults| {
+            if self.json {
+                print_json(&faults.to_json());
+            } else {
+                complain(faults.render(io::stderr().is_terminal()));
+            }
+            Exit::Usage
+        })
+    }
+
+    /// The name of the host that this machine is; says why it is none.
+    ///
+    /// # Errors
+    /// The exit of the command.
+    pub fn this_host(&self, loaded: &Loaded) -> Result<String, Exit> {
+        loaded.this_host(self.host.as_deref(), &Identity::read()).map_err(|error| {
+            complain(error);
+            Exit::Usage
+        })
+    }
+
+    /// The state directory, absolute: `--state` or `FIFE_STATE`, else `[site] state` of the file.
+    ///
+    /// # Errors
+    /// The exit of the command.
+    pub fn state_dir(&self) -> Result<PathBuf, Exit> {
+        let given = match &self.state {
+            Some(given) => given.clone(),
+            None => {
+                let loaded = self.load()?;
+                let host = self.this_host(&loaded)?;
+                let effective = loaded.effective(&host);
+                effective.map(|effective| effective.site.state.clone()).unwrap_or_default()
+            }
+        };
+        std::path::absolute(&given).map_err(|error| {
+            complain(format_args!("state directory {}: {error}", given.display()));
+            Exit::Usage
+        })
+    }
 }
 
 /// A line on standard output.
 pub fn print(text: impl Display) {
     // Whoever closed the other end (`fife status | head`) wants no more.
     drop(writeln!(io::stdout().lock(), "{text}"));
+}
+
+/// Facts as JSON on standard output.
+pub fn print_json(facts: &impl Serialize) {
+    match serde_json::to_string_pretty(facts) {
+        Ok(text) => print(text),
+        Err(error) => complain(error),
+    }
 }
 
 /// A line on standard error, with the program's name before it.

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use clap::Args;
-use tracing::{error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::{Exit, complain};
 use crate::config::hosts::Role;
@@ -44,13 +44,20 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     log::init(handover.role.name(), &handover.effective.host, &handover.effective.tables.log, log_file);
     match confinement {
         Ok(Confinement::Full) => {}
-        Ok(Confinement::Partial) => info!("the kernel knows an older Landlock: files are confined, other things less"),
+        Ok(Confinement::Partial) => debug!("the kernel knows an older Landlock: files are confined, other things less"),
         Ok(Confinement::None) => warn!("the kernel knows no Landlock: the role is confined by its user only"),
         Err(error) => {
             error!(%error, "cannot enter the sandbox");
             return Exit::Failed;
         }
     }
+    let _lock = match handover.lock_dir() {
+        Ok(lock) => lock,
+        Err(error) => {
+            error!(%error, "cannot have the role's directory");
+            return Exit::Failed;
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

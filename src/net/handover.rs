@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -126,6 +126,7 @@ impl Handover {
         let mut text = Vec::new();
         File::from(adopt(letter, &mut taken)?).take(LETTER_BYTES_MAX).read_to_end(&mut text)?;
         let letter: Letter = serde_json::from_slice(&text)?;
+        metrics::label(letter.role.name());
         let mut handover = Self::bare(letter.role, letter.effective, letter.state_dir);
         handover.secrets = letter.secrets.into_iter().map(|(key, text)| (key, SecretText::new(text.0))).collect();
         handover.pem = letter.tls;
@@ -234,7 +235,7 @@ impl Handover {
         self.shutdown.clone()
     }
 
-    /// Makes SIGTERM and SIGINT the wish to stop. Called once, by `fife role`, inside the runtime.
+    /// Makes SIGTERM the wish to stop. Called once, by `fife role`, inside the runtime.
     ///
     /// # Errors
     /// The handler could not be set up.
@@ -283,6 +284,16 @@ impl Handover {
         {
             warn!(%error, "cannot tell the supervisor that the role is ready");
         }
+    }
+
+    /// Waits until no other process works in the role's directory, and keeps it for this one. A former process of this
+    /// role that was killed may take a moment to be gone, and two must never write one store.
+    ///
+    /// # Errors
+    /// The directory is not there or not ours.
+    pub fn lock_dir(&self) -> io::Result<Flock<File>> {
+        let directory = File::open(self.role_dir())?;
+        Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
     }
 
     /// The log file, for `net::log`; once.

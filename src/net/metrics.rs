@@ -4,7 +4,8 @@
 //! `serve` once. Never: serves anybody but the supervisor (the socket is the supervisor's).
 //! Spec: the Prometheus text exposition format, version 0.0.4.
 
-use std::sync::{Arc, LazyLock};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use axum::Router;
 use axum::extract::State;
@@ -19,7 +20,19 @@ use super::http;
 use super::listener::Listener;
 use super::shutdown::Shutdown;
 
-static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+    let labels = ROLE.get().map(|role| HashMap::from([("role".to_owned(), (*role).to_owned())]));
+    // Fails only for an empty prefix, and there is none.
+    Registry::new_custom(None, labels).unwrap_or_default()
+});
+static ROLE: OnceLock<&'static str> = OnceLock::new();
+
+/// Gives every metric of this process the label `role`, so that the supervisor can put those of all roles on one page.
+/// Called once, before the first metric.
+pub(super) fn label(role: &'static str) {
+    // Set already: this process receives a second handover, which happens in tests only.
+    ROLE.set(role).ok();
+}
 
 /// How a role is.
 #[derive(Debug, Clone, PartialEq, Eq)]

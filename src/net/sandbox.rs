@@ -4,6 +4,7 @@
 //! anything from outside is read. Never: gives up over a kernel that knows less; it says what it got.
 //! Spec: landlock(7); prctl(2).
 
+use std::ffi::CString;
 use std::io;
 use std::path::Path;
 
@@ -51,6 +52,9 @@ pub enum Confinement {
 /// # Errors
 /// The kernel refuses what it says it knows.
 pub fn enter(handover: &Handover) -> Result<Confinement, SandboxError> {
+    // `ps` and `top` show roles by name, not as "exe". At most 15 bytes: "fife-ldap-proxy" is.
+    let name = CString::new(format!("fife-{}", handover.role)).unwrap_or_default();
+    nix::sys::prctl::set_name(&name).map_err(io::Error::from)?;
     nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
     nix::sys::prctl::set_no_new_privs().map_err(io::Error::from)?;
     confine(&handover.role_dir(), &handover.state_dir.join("run"))

@@ -43,18 +43,18 @@ impl Stopper {
         self.0.send_replace(true);
     }
 
-    /// Says it when the process receives SIGTERM or SIGINT. Must be called inside a tokio runtime.
+    /// Says it when the process receives SIGTERM. SIGINT and SIGHUP, which a terminal sends to supervisor and roles
+    /// alike, are left to the supervisor. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// The handler could not be set up.
+    /// A handler could not be set up.
     pub fn stop_on_signal(self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        // A handler stays for the life of the process, and with it the default, to die, is gone.
+        drop(signal(SignalKind::interrupt())?);
+        drop(signal(SignalKind::hangup())?);
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => (),
-                _ = interrupt.recv() => (),
-            }
+            terminate.recv().await;
             self.stop();
             // Keeps the sender, so that later watchers see "stopping", not "gone"; both mean the same.
             std::future::pending::<()>().await;

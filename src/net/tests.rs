@@ -37,6 +37,12 @@ fn listener() -> (OwnedFd, std::net::SocketAddr) {
     (listener.into(), address)
 }
 
+/// The value of a sample, with or without the label `role`, which a test that receives a handover brings in.
+fn sample<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let line = text.lines().find(|line| line.split(['{', ' ']).next() == Some(name))?;
+    line.rsplit_once(' ').map(|(_, value)| value)
+}
+
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("in time")
 }
@@ -126,7 +132,7 @@ async fn a_panic_ends_one_session_only() {
     .await;
     stopper.stop();
     within(accepting).await.unwrap();
-    assert!(metrics::text().contains("fife_net_session_panics_total 1"));
+    assert_eq!(sample(&metrics::text(), "fife_net_session_panics_total"), Some("1"));
 }
 
 #[tokio::test]
@@ -285,7 +291,7 @@ async fn metrics_and_health_are_answered_and_slow_clients_do_not_hold_them_up() 
     assert!(health.starts_with("HTTP/1.1 503 "), "{health}");
     assert!(health.ends_with(r#"{"health":"bad","reason":"no directory"}"#), "{health}");
     let metrics = ask("/metrics").await;
-    assert!(metrics.contains("\nfife_test_questions_total 1\n"), "{metrics}");
+    assert_eq!(sample(&metrics, "fife_test_questions_total"), Some("1"), "{metrics}");
     assert!(ask("/").await.starts_with("HTTP/1.1 404 "));
     stopper.stop();
     drop(_slow);

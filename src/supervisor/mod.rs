@@ -1,1 +1,592 @@
 //! The supervisor: sockets, role processes, privileges, reload, control.
+//!
+//! Owns: the plan of this host and the processes that carry it out. Called by: `fife run`. Never: parses bytes from
+//! the network, except the requests for its own metrics (axum); knows roles by name only.
+//!
+//! One loop owns everything and is told what happened (`Event`); tasks around it wait: for processes, signals, control
+//! connections, timers.
+//!
+//! - `plan`: what is to run, and what a reload changes; `certificate`: the self-signed one;
+//! - `state`: the state directory; `sockets`: what is listened on;
+//! - `process`: between fork and exec, and until the end; `unit`, `backoff`: one role over its processes;
+//! - `control`, `status`: `fife status|reload|stop`; `observe`: metrics and health; `founding`: the first administrator.
+
+mod backoff;
+mod certificate;
+pub mod control;
+mod founding;
+mod observe;
+mod plan;
+mod process;
+mod sockets;
+mod state;
+pub mod status;
+mod unit;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::base::clock;
+use crate::config::address::SocketAddress;
+use crate::config::hosts::Role;
+use crate::net::{Listener, Shutdown, Stopper, log};
+
+use control::{Asked, Reloaded, Reply, Request};
+pub use founding::FirstAdministrator;
+use founding::Founding;
+use plan::{Change, Plan};
+pub use plan::{PlanError, Source};
+use process::{Order, STOP_PATIENCE};
+use sockets::{Access, BindFaults, Sockets};
+use state::{StateDir, StateError};
+use status::{ListenerStatus, RoleStatus, State, Status};
+use unit::{Afterwards, Phase, Process, Unit};
+
+/// Events that may wait; who has more to say waits too.
+const EVENTS_MAX: usize = 64;
+/// How long the answer to a reload waits for the restarted roles to serve.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked whether the self-signed certificate must be made anew.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(12 * 3600);
+
+/// Why the supervisor cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Bind(#[from] BindFaults),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// What is told to whoever called `fife run`, once, when every role serves.
+#[derive(Debug)]
+pub struct Serving<'a> {
+    pub host: &'a str,
+    /// The site's first mail domain.
+    pub domain: String,
+    /// Service and address.
+    pub listeners: Vec<(&'static str, SocketAddress)>,
+    /// Made just now; none on later starts.
+    pub first_administrator: Option<FirstAdministrator>,
+}
+
+/// Something happened.
+#[derive(Debug)]
+enum Event {
+    /// The process has said that it serves.
+    Ready(Role, u64),
+    /// The process has ended.
+    Ended(Role, u64, String),
+    /// The wait before the next process is over.
+    StartAgain(Role, u64),
+    /// The directory has an administrator.
+    Founded(Option<FirstAdministrator>),
+    /// A reload has waited long enough for its roles.
+    ReloadOverdue(u64),
+}
+
+/// A reload that waits for its roles before it is answered.
+#[derive(Debug)]
+struct PendingReload {
+    number: u64,
+    reloaded: Reloaded,
+    waiting_for: BTreeSet<Role>,
+    reply: Option<oneshot::Sender<Reply>>,
+}
+
+/// The supervisor of this host.
+pub struct Supervisor<F> {
+    source: Source,
+    plan: Plan,
+    state: StateDir,
+    sockets: Sockets,
+    units: BTreeMap<Role, Unit>,
+    events: mpsc::Sender<Event>,
+    asked: mpsc::Sender<Asked>,
+    inbox: (mpsc::Receiver<Event>, mpsc::Receiver<Asked>),
+    metrics: BTreeMap<SocketAddress, Stopper>,
+    reloads: Vec<PendingReload>,
+    reloads_begun: u64,
+    since: std::time::Instant,
+    /// By when everything must have ended; none while it runs.
+    stop_by: Option<Instant>,
+    /// Until the directory has an administrator, the site does not serve.
+    founded: bool,
+    first_administrator: Option<FirstAdministrator>,
+    /// Called once, when all serve.
+    on_serving: Option<F>,
+}
+
+impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
+    /// Reads the file, takes the state directory, binds. To be called inside a runtime on the thread that will run it: roles
+    /// die with the thread that started them.
+    ///
+    /// # Errors
+    /// Everything that stands in the way; nothing has been started then.
+    pub fn prepare(source: Source, on_serving: F) -> Result<Self, StartError> {
+        // What is made without a mode of its own is nobody else's to read.
+        umask(Mode::from_bits_truncate(0o077));
+        // Before anything is made on disk: a mistyped file leaves nothing behind.
+        let loaded = source.load()?;
+        let state = StateDir::prepare(&source.state_dir)?;
+        let plan = source.plan(&loaded)?;
+        let log_file = state.open_log(&plan.effective.tables.log)?;
+        log::init("supervisor", &plan.effective.host, &plan.effective.tables.log, log_file);
+        let mut sockets = Sockets::default();
+        let control = [(control_address(&state), Access::Own)];
+        sockets.bind(control.into_iter().chain(wanted_sockets(&plan, &state)))?;
+        for role in plan.roles.keys() {
+            state.prepare_role(*role)?;
+        }
+        let (events, event_inbox) = mpsc::channel(EVENTS_MAX);
+        let (asked, asked_inbox) = mpsc::channel(EVENTS_MAX);
+        Ok(Self {
+            founded: Founding::of(&plan, state.path()).is_none(),
+            source,
+            plan,
+            state,
+            sockets,
+            units: BTreeMap::new(),
+            events,
+            asked,
+            inbox: (event_inbox, asked_inbox),
+            metrics: BTreeMap::new(),
+            reloads: Vec::new(),
+            reloads_begun: 0,
+            since: clock::monotonic(),
+            stop_by: None,
+            first_administrator: None,
+            on_serving: Some(on_serving),
+        })
+    }
+
+    /// Runs the host until it is told to stop.
+    ///
+    /// # Errors
+    /// The system denies what the loop itself needs; roles' troubles are met, not returned.
+    pub async fn run(mut self) -> io::Result<()> {
+        raise_descriptor_limit();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut renewal = tokio::time::interval(RENEWAL_INTERVAL);
+        renewal.tick().await;
+        self.serve_control()?;
+        self.serve_metrics();
+        info!(version = env!("CARGO_PKG_VERSION"), state = %self.state.path().display(), "starting");
+        // Each asks only those before it, and what it asks waits in the sockets: no need to wait for one another.
+        for role in Role::ALL.into_iter().filter(|role| self.plan.roles.contains_key(role)).collect::<Vec<_>>() {
+            self.units.insert(role, Unit::new());
+            self.start(role);
+        }
+        while !(self.stop_by.is_some() && self.units.is_empty()) {
+            let (events, asked) = &mut self.inbox;
+            tokio::select! {
+                Some(event) = events.recv() => self.on_event(event),
+                Some((request, reply)) = asked.recv() => self.on_request(request, reply),
+                () = any(&mut terminate, &mut interrupt) => self.stop(),
+                _ = hangup.recv() => self.reload(None),
+                _ = renewal.tick() => self.reload(None),
+            }
+        }
+        self.sockets.close_all();
+        info!("stopped");
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Ready(role, generation) => self.on_ready(role, generation),
+            Event::Ended(role, generation, how) => self.on_ended(role, generation, &how),
+            Event::StartAgain(role, generation) => {
+                let due = self.units.get(&role).is_some_and(|unit| unit.generation == generation);
+                if due && self.stop_by.is_none() {
+                    self.start(role);
+                }
+            }
+            Event::Founded(made) => {
+                self.founded = true;
+                if let Some(made) = &made {
+                    info!(address = %made.address, file = %made.file.display(), "made the first administrator");
+                }
+                self.first_administrator = made;
+                self.tell_when_serving();
+            }
+            Event::ReloadOverdue(number) => self.answer_reloads(|reload| reload.number == number),
+        }
+    }
+
+    fn on_request(&mut self, request: Request, reply: oneshot::Sender<Reply>) {
+        match request {
+            Request::Status => self.answer_status(reply),
+            Request::Reload => self.reload(Some(reply)),
+            Request::Stop => {
+                answer(reply, Reply::Stopping);
+                self.stop();
+            }
+        }
+    }
+
+    /// Starts the role's process, or sees to it that it is tried again.
+    fn start(&mut self, role: Role) {
+        let Some(unit) = self.units.get_mut(&role) else { return };
+        unit.generation += 1;
+        let generation = unit.generation;
+        let running = match process::start(role, &self.plan, &self.sockets, &self.state) {
+            Ok(running) => running,
+            Err(error) => {
+                let reason = format!("cannot be started: {error}");
+                return self.start_later(role, Duration::ZERO, &reason);
+            }
+        };
+        let (orders, order_inbox) = mpsc::channel(4);
+        let pid = running.pid;
+        info!(started = %role, pid, "role started");
+        unit.phase = Phase::Running(Process { pid, since: clock::monotonic(), ready: false, stopping: None, orders });
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let ready_events = events.clone();
+            let on_ready = move || {
+                tokio::spawn(async move { ready_events.send(Event::Ready(role, generation)).await });
+            };
+            let how = running.attend(order_inbox, on_ready).await;
+            // An error: the supervisor itself is ending.
+            drop(events.send(Event::Ended(role, generation, how)).await);
+        });
+    }
+
+    /// Starts the role again when its backoff is over.
+    fn start_later(&mut self, role: Role, uptime: Duration, reason: &str) {
+        let Some(unit) = self.units.get_mut(&role) else { return };
+        let wait = unit.backoff.after(uptime);
+        unit.restarts += 1;
+        let generation = unit.generation;
+        error!(ended = %role, reason, uptime_secs = uptime.as_secs(), wait_secs = wait.as_secs(), "role is started again");
+        unit.phase = Phase::Waiting { reason: reason.to_owned() };
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            drop(events.send(Event::StartAgain(role, generation)).await);
+        });
+    }
+
+    fn on_ready(&mut self, role: Role, generation: u64) {
+        let Some(unit) = self.units.get_mut(&role).filter(|unit| unit.generation == generation) else { return };
+        if let Phase::Running(process) = &mut unit.phase {
+            process.ready = true;
+            info!(serves = %role, pid = process.pid, "role serves");
+        }
+        if role == Role::LdapProxy
+            && !self.founded
+            && let Some(founding) = Founding::of(&self.plan, self.state.path())
+        {
+            let events = self.events.clone();
+            tokio::spawn(async move { events.send(Event::Founded(founding.found().await)).await });
+        }
+        for reload in &mut self.reloads {
+            reload.waiting_for.remove(&role);
+        }
+        self.answer_reloads(|reload| reload.waiting_for.is_empty());
+        self.tell_when_serving();
+    }
+
+    fn on_ended(&mut self, role: Role, generation: u64, how: &str) {
+        let Some(unit) = self.units.get_mut(&role).filter(|unit| unit.generation == generation) else { return };
+        let (uptime, afterwards) = unit
+            .process()
+            .map_or((Duration::ZERO, None), |process| (clock::monotonic() - process.since, process.stopping));
+        match afterwards {
+            Some(_) if self.stop_by.is_some() => {
+                info!(stopped = %role, how, "role stopped");
+                self.units.remove(&role);
+                self.stop_next();
+            }
+            Some(Afterwards::Start) => self.start(role),
+            Some(Afterwards::Nothing) => {
+                info!(stopped = %role, how, "role stopped");
+                self.units.remove(&role);
+            }
+            None if self.stop_by.is_some() => {
+                warn!(stopped = %role, how, "role ended before it was told to");
+                self.units.remove(&role);
+                self.stop_next();
+            }
+            None => self.start_later(role, uptime, how),
+        }
+    }
+
+    /// Tells a role's process to end.
+    fn order_stop(&mut self, role: Role, by: Instant, afterwards: Afterwards) {
+        let Some(unit) = self.units.get_mut(&role) else { return };
+        match &mut unit.phase {
+            Phase::Running(process) => {
+                process.stopping = Some(afterwards);
+                // Full: it was told before. Closed: it has ended, and that event is on its way.
+                process.orders.try_send(Order::Stop(by)).ok();
+            }
+            Phase::Waiting { .. } if afterwards == Afterwards::Start => {
+                unit.backoff = backoff::Backoff::default();
+                self.start(role);
+            }
+            Phase::Waiting { .. } => drop(self.units.remove(&role)),
+        }
+    }
+
+    /// Begins to stop everything. Asked for a second time: at once.
+    fn stop(&mut self) {
+        let now = Instant::now();
+        let by = if self.stop_by.is_some() { now } else { now + STOP_PATIENCE };
+        info!(patience_secs = (by - now).as_secs(), "stopping");
+        if self.stop_by.replace(by).is_some() {
+            for role in self.units.keys().copied().collect::<Vec<_>>() {
+                self.order_stop(role, by, Afterwards::Nothing);
+            }
+        }
+        self.metrics.clear();
+        self.stop_next();
+    }
+
+    /// Stops the last one in the order of starting: it may still need those before it to finish what is in hand.
+    fn stop_next(&mut self) {
+        let Some(by) = self.stop_by else { return };
+        while let Some(role) = self.units.keys().next_back().copied() {
+            if self.units.get(&role).and_then(Unit::process).is_some_and(|process| process.stopping.is_some()) {
+                return;
+            }
+            self.order_stop(role, by, Afterwards::Nothing);
+        }
+    }
+
+    /// Reads the file again and makes the host follow it. Whatever is wrong with it is told, and nothing changes.
+    fn reload(&mut self, reply: Option<oneshot::Sender<Reply>>) {
+        let refuse = |reply: Option<oneshot::Sender<Reply>>, reason: String| {
+            error!(reason, "reload refused: what runs, runs on");
+            if let Some(reply) = reply {
+                answer(reply, Reply::Refused(reason));
+            }
+        };
+        if self.stop_by.is_some() {
+            return refuse(reply, "fife is stopping".to_owned());
+        }
+        let new = match self.source.read() {
+            Ok(new) => new,
+            Err(error) => return refuse(reply, error.to_string()),
+        };
+        if new.effective.host != self.plan.effective.host {
+            return refuse(reply, format!("this machine would be another host, {}", new.effective.host));
+        }
+        let change = Change::between(&self.plan, &new);
+        let sockets = wanted_sockets(&new, &self.state);
+        if let Err(faults) = self.sockets.bind(sockets) {
+            return refuse(reply, faults.to_string());
+        }
+        if let Some(error) = change.start.iter().find_map(|role| self.state.prepare_role(*role).err()) {
+            return refuse(reply, error.to_string());
+        }
+        self.plan = new;
+        self.follow(change, reply);
+    }
+
+    /// Carries out a change; the plan is the new one already.
+    fn follow(&mut self, change: Change, reply: Option<oneshot::Sender<Reply>>) {
+        let by = Instant::now() + STOP_PATIENCE;
+        for role in &change.stop {
+            self.order_stop(*role, by, Afterwards::Nothing);
+            self.sockets.close(&process::metrics_address(*role, &self.state));
+        }
+        for role in &change.restart {
+            self.order_stop(*role, by, Afterwards::Start);
+        }
+        for role in &change.start {
+            // One that is still ending from an earlier change is started when it has.
+            match self.units.get_mut(role).map(|unit| &mut unit.phase) {
+                Some(Phase::Running(process)) => process.stopping = Some(Afterwards::Start),
+                Some(Phase::Waiting { .. }) | None => {
+                    self.units.insert(*role, Unit::new());
+                    self.start(*role);
+                }
+            }
+        }
+        for address in &change.close {
+            self.metrics.remove(address);
+            self.sockets.close(address);
+        }
+        self.serve_metrics();
+        let names = |roles: &[Role]| roles.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let reloaded = Reloaded {
+            restarted: names(&change.restart),
+            started: names(&change.start),
+            stopped: names(&change.stop),
+            not_ready: Vec::new(),
+        };
+        info!(
+            restarted = reloaded.restarted.join(" "),
+            started = reloaded.started.join(" "),
+            stopped = reloaded.stopped.join(" "),
+            "reloaded"
+        );
+        self.reloads_begun += 1;
+        let number = self.reloads_begun;
+        let waiting_for = change.restart.into_iter().chain(change.start).collect();
+        self.reloads.push(PendingReload { number, reloaded, waiting_for, reply });
+        self.answer_reloads(|reload| reload.waiting_for.is_empty());
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(RELOAD_PATIENCE).await;
+            drop(events.send(Event::ReloadOverdue(number)).await);
+        });
+    }
+
+    /// Answers the reloads that are due.
+    fn answer_reloads(&mut self, due: impl Fn(&PendingReload) -> bool) {
+        let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.reloads).into_iter().partition(due);
+        self.reloads = rest;
+        for PendingReload { mut reloaded, waiting_for, reply, .. } in due {
+            reloaded.not_ready = waiting_for.iter().map(ToString::to_string).collect();
+            if let Some(reply) = reply {
+                answer(reply, Reply::Reloaded(reloaded));
+            }
+        }
+    }
+
+    /// Tells the caller of `fife run`, the first time that all serve.
+    fn tell_when_serving(&mut self) {
+        if !(self.founded && self.units.values().all(Unit::is_ready)) {
+            return;
+        }
+        let Some(on_serving) = self.on_serving.take() else { return };
+        let listeners = self.plan.roles.values().flat_map(|role| &role.listeners);
+        let mut listeners: Vec<_> = listeners.map(|listener| (listener.service, listener.address.clone())).collect();
+        listeners.extend(self.plan.metrics.iter().map(|address| ("metrics", address.clone())));
+        on_serving(Serving {
+            host: &self.plan.effective.host,
+            domain: self.plan.effective.site.domain.as_ref().map(ToString::to_string).unwrap_or_default(),
+            listeners,
+            first_administrator: self.first_administrator.take(),
+        });
+    }
+
+    /// Fills the status in a task: roles are asked how they are.
+    fn answer_status(&self, reply: oneshot::Sender<Reply>) {
+        let mut status = self.status();
+        let run_dir = self.state.path().join("run");
+        tokio::spawn(async move {
+            for role in status.roles.iter_mut().filter(|role| role.state == State::Good) {
+                (role.state, role.reason) = observe::examine(&run_dir.join(observe::socket_name(role.role))).await;
+            }
+            status.good = status.roles.iter().all(|role| role.state == State::Good);
+            answer(reply, Reply::Status(status));
+        });
+    }
+
+    /// What is known without asking the roles.
+    fn status(&self) -> Status {
+        let now = clock::monotonic();
+        let role_status = |(role, unit): (&Role, &Unit)| {
+            let (mut state, mut reason) = unit.state();
+            if *role == Role::LdapProxy && state == State::Good && !self.founded {
+                (state, reason) = (State::Starting, Some("the first administrator is being made".to_owned()));
+            }
+            let process = unit.process();
+            let listeners = self.plan.roles.get(role).map(|plan| plan.listeners.as_slice()).unwrap_or_default();
+            let listeners = listeners.iter().map(|listener| ListenerStatus {
+                service: listener.service.to_owned(),
+                address: listener.address.to_string(),
+            });
+            RoleStatus {
+                role: *role,
+                state,
+                reason,
+                pid: process.map(|process| process.pid),
+                uptime_secs: process.map_or(0, |process| (now - process.since).as_secs()),
+                restarts: unit.restarts,
+                rss_bytes: process.and_then(|process| status::rss_bytes(process.pid)),
+                listeners: listeners.collect(),
+            }
+        };
+        Status {
+            host: self.plan.effective.host.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_secs: (now - self.since).as_secs(),
+            state_dir: self.state.path().display().to_string(),
+            good: false,
+            roles: self.units.iter().map(role_status).collect(),
+            metrics: self.plan.metrics.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn serve_control(&self) -> io::Result<()> {
+        let fd = self.sockets.get(&control_address(&self.state)).ok_or(io::ErrorKind::NotFound)?;
+        let listener = Listener::from_fd(fd.try_clone_to_owned()?)?;
+        tokio::spawn(control::serve(listener, self.asked.clone()));
+        Ok(())
+    }
+
+    /// Answers on every metrics address of the plan that is not answered on yet.
+    fn serve_metrics(&mut self) {
+        for address in &self.plan.metrics {
+            if self.metrics.contains_key(address) {
+                continue;
+            }
+            let listener = self.sockets.get(address).and_then(|fd| fd.try_clone_to_owned().ok());
+            match listener.map(Listener::from_fd) {
+                Some(Ok(listener)) => {
+                    let (stopper, shutdown) = Shutdown::pair();
+                    let source = observe::Source { asked: self.asked.clone(), run_dir: self.state.path().join("run") };
+                    tokio::spawn(observe::serve(listener, source, shutdown));
+                    self.metrics.insert(address.clone(), stopper);
+                }
+                Some(Err(_)) | None => warn!(%address, "metrics are not served"),
+            }
+        }
+    }
+}
+
+/// Everything that a plan listens on, and who may connect.
+fn wanted_sockets(plan: &Plan, state: &StateDir) -> Vec<(SocketAddress, Access)> {
+    let services = plan.addresses().into_iter().map(|address| (address, Access::Roles));
+    let questions = plan.roles.keys().map(|role| (process::metrics_address(*role, state), Access::Own));
+    services.chain(questions).collect()
+}
+
+fn control_address(state: &StateDir) -> SocketAddress {
+    SocketAddress::Unix(state.path().join("run/control.sock"))
+}
+
+/// Whoever asked may be gone.
+fn answer(reply: oneshot::Sender<Reply>, with: Reply) {
+    drop(reply.send(with));
+}
+
+async fn any(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => (),
+        _ = other.recv() => (),
+    }
+}
+
+/// The supervisor holds every listening socket; the system's usual soft limit is low.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        warn!(%error, "the limit of open descriptors stays at {soft}");
+    }
+}

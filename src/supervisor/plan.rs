@@ -1,0 +1,161 @@
+//! What this host is to run, and what a reload changes.
+//!
+//! Owns: `Source` (where the plan comes from), `Plan`, `Change`. Called by: the supervisor, at start and
+//! reload. Never: binds or starts; it only says what is to be bound and started.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::certificate::{self, CertificateError};
+use crate::config::address::SocketAddress;
+use crate::config::hosts::{HostAddress, Role};
+use crate::config::identity::{HostError, Identity};
+use crate::config::load::Loaded;
+use crate::config::material::{Material, RoleView, role_view};
+use crate::config::{Effective, Faults};
+use crate::net::tls::{Acceptor, Pem, TlsError};
+
+/// Where plans come from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The TOML.
+    pub config: PathBuf,
+    /// `--host`.
+    pub host: Option<String>,
+    /// Absolute.
+    pub state_dir: PathBuf,
+}
+
+/// What this host is to run.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) effective: Effective,
+    pub(super) material: Material,
+    pub(super) roles: BTreeMap<Role, RolePlan>,
+    /// Where the host's own `/metrics` and `/health` are answered.
+    pub(super) metrics: Vec<SocketAddress>,
+}
+
+/// What one role is given; when it differs, the role is started anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RolePlan {
+    pub(super) view: RoleView,
+    pub(super) tls: Pem,
+    pub(super) listeners: Vec<PlannedListener>,
+}
+
+/// A service's address, unix paths absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PlannedListener {
+    pub(super) service: &'static str,
+    pub(super) address: SocketAddress,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("{}", .0.render(false))]
+    Faults(Faults),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error("the site has no host `{0}`")]
+    NoHost(String),
+    #[error("[tls] certificate and key: {0}")]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+}
+
+impl Source {
+    /// Reads the file.
+    pub(super) fn load(&self) -> Result<Loaded, PlanError> {
+        crate::config::load(&self.config).map_err(PlanError::Faults)
+    }
+
+    /// Reads the file and makes the plan of it.
+    pub(super) fn read(&self) -> Result<Plan, PlanError> {
+        self.plan(&self.load()?)
+    }
+
+    /// The plan of a loaded file. Makes the self-signed certificate when one is needed.
+    pub(super) fn plan(&self, loaded: &Loaded) -> Result<Plan, PlanError> {
+        let host = loaded.this_host(self.host.as_deref(), &Identity::read())?;
+        let effective = loaded.effective(&host).ok_or_else(|| PlanError::NoHost(host.clone()))?.clone();
+        let material = loaded.material(&host).map_err(PlanError::Faults)?;
+        let tls = match &material.certificate {
+            Some(given) => Pem { certificate: given.chain.clone(), key: given.key.reveal().to_owned() },
+            None => {
+                let addresses = loaded.hosts().get(&host).map(|host| host.addresses.as_slice()).unwrap_or_default();
+                certificate::self_signed(&self.state_dir.join("tls"), &names(&effective, addresses))?
+            }
+        };
+        Acceptor::from_pem(&tls)?;
+        let roles = effective.roles.iter().map(|role| (*role, self.role_plan(&effective, *role, &material, &tls)));
+        let roles = roles.collect();
+        let metrics = effective.listening(None).map(|one| one.address.in_dir(&self.state_dir)).collect();
+        Ok(Plan { effective, material, roles, metrics })
+    }
+
+    fn role_plan(&self, effective: &Effective, role: Role, material: &Material, tls: &Pem) -> RolePlan {
+        let listeners = effective.listening(Some(role)).map(|listening| PlannedListener {
+            service: listening.service,
+            address: listening.address.in_dir(&self.state_dir),
+        });
+        RolePlan { view: role_view(effective, role, material), tls: tls.clone(), listeners: listeners.collect() }
+    }
+}
+
+/// What a self-signed certificate of this host is for: its names and addresses.
+fn names(effective: &Effective, addresses: &[HostAddress]) -> BTreeSet<String> {
+    let mut names = BTreeSet::from(["localhost".to_owned()]);
+    if let Some(domain) = &effective.site.domain {
+        names.extend([domain.to_string(), format!("{}.{domain}", effective.host)]);
+    }
+    names.extend(effective.tables.smtp.hostname.as_ref().map(ToString::to_string));
+    names.extend(addresses.iter().map(ToString::to_string));
+    for listening in effective.listening_all() {
+        if let SocketAddress::Tcp(address) = listening.address {
+            match address.ip() {
+                // Any address: those that it surely has.
+                ip if ip.is_unspecified() => names.extend(["127.0.0.1".to_owned(), "::1".to_owned()]),
+                ip => drop(names.insert(IpAddr::to_canonical(&ip).to_string())),
+            }
+        }
+    }
+    names
+}
+
+/// What changes from one plan to the next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) bind: BTreeSet<SocketAddress>,
+    pub(super) close: BTreeSet<SocketAddress>,
+    pub(super) start: Vec<Role>,
+    pub(super) restart: Vec<Role>,
+    pub(super) stop: Vec<Role>,
+}
+
+impl Change {
+    pub(super) fn between(old: &Plan, new: &Plan) -> Self {
+        let (before, after) = (old.addresses(), new.addresses());
+        let fate = |fate: fn(Option<&RolePlan>, Option<&RolePlan>) -> bool| {
+            Role::ALL.into_iter().filter(|role| fate(old.roles.get(role), new.roles.get(role))).collect()
+        };
+        Self {
+            bind: after.difference(&before).cloned().collect(),
+            close: before.difference(&after).cloned().collect(),
+            start: fate(|old, new| old.is_none() && new.is_some()),
+            restart: fate(|old, new| old.is_some() && new.is_some() && old != new),
+            stop: fate(|old, new| old.is_some() && new.is_none()),
+        }
+    }
+}
+
+impl Plan {
+    /// Every address that is listened on, metrics included.
+    pub(super) fn addresses(&self) -> BTreeSet<SocketAddress> {
+        let of_roles = self.roles.values().flat_map(|role| &role.listeners).map(|listener| &listener.address);
+        of_roles.chain(&self.metrics).cloned().collect()
+    }
+}

@@ -1,0 +1,92 @@
+//! What `fife status` tells.
+//!
+//! Owns: `Status`, the JSON of the control socket and of `fife status --json`. Called by: the supervisor
+//! (fills it), the command (prints it), tests and monitors (read it: names here are a promise).
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::hosts::Role;
+
+/// A host at one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub host: String,
+    pub version: String,
+    /// The supervisor's.
+    pub pid: u32,
+    pub uptime_secs: u64,
+    pub state_dir: String,
+    /// Every role is good.
+    pub good: bool,
+    pub roles: Vec<RoleStatus>,
+    /// Where the host's metrics are answered.
+    pub metrics: Vec<String>,
+}
+
+/// A role at one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RoleStatus {
+    pub role: Role,
+    pub state: State,
+    /// Why it is not good.
+    pub reason: Option<String>,
+    /// None while no process runs.
+    pub pid: Option<u32>,
+    /// Of the process; 0 while none runs.
+    pub uptime_secs: u64,
+    /// Times that it was started again since `fife run`, after it had ended by itself.
+    pub restarts: u64,
+    /// Memory that the process holds (resident set).
+    pub rss_bytes: Option<u64>,
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// A service's address.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    pub service: String,
+    pub address: String,
+}
+
+/// What a role is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Runs, does not serve yet.
+    Starting,
+    /// Serves, and says that it is well.
+    Good,
+    /// Serves, and says that it is not well, or says nothing.
+    Bad,
+    /// Ended; is started again after a wait.
+    Backoff,
+    /// Was told to stop.
+    Stopping,
+}
+
+impl State {
+    /// The word in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Good => "good",
+            Self::Bad => "bad",
+            Self::Backoff => "backoff",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Resident memory of a process in bytes, as `/proc` tells it.
+pub(super) fn rss_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    parse_rss(&status)
+}
+
+pub(super) fn parse_rss(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}

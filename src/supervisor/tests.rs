@@ -1,0 +1,1 @@
+//! Backoff, what a reload changes, certificates, merged metrics.
