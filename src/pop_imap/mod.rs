@@ -8,6 +8,7 @@
 //! - `store`: the mailboxes themselves.
 
 pub mod context;
+pub mod imap;
 pub mod lmtp;
 pub mod metrics;
 pub mod pop3;

@@ -11,7 +11,7 @@ use tracing::{error, info};
 use super::context::Context;
 use super::pop3::lock::Maildrops;
 use super::store::{Settings, Store, StoreError};
-use super::{lmtp, metrics, pop3};
+use super::{imap, lmtp, metrics, pop3};
 use crate::base::id::Id;
 use crate::directory::Directory;
 use crate::net::metrics::Health;
@@ -108,6 +108,15 @@ fn start(handover: &mut Handover, context: &Arc<Context>) -> Result<JoinSet<()>,
     };
     start("lmtp", b"421 4.3.2 too many connections\r\n", |context, stream, peer, _| {
         Box::pin(lmtp::serve::session(context, stream, peer))
+    })?;
+    let busy = b"* BYE [UNAVAILABLE] Too many connections\r\n";
+    start("imap", busy, |context, stream, peer, _| Box::pin(imap::serve::session(context, stream, peer)))?;
+    start("imaps", b"", |context, stream, peer, _| {
+        Box::pin(async move {
+            if let Some(stream) = secure(&context, stream).await {
+                imap::serve::session(context, stream, peer).await;
+            }
+        })
     })?;
     let busy = b"-ERR [SYS/TEMP] too many connections\r\n";
     start("pop3", busy, |context, stream, peer, _| Box::pin(pop3::serve::session(context, stream, peer)))?;
