@@ -9,10 +9,9 @@ use crate::pop_imap::imap::set::Set;
 use crate::pop_imap::store::Flags;
 
 fn parsed(text: &str) -> Result<SearchRequest, CommandError> {
-    match parse(&Bytes::copy_from_slice(format!("a {text}\r\n").as_bytes()))? {
-        Command::Search(request) => Ok(request),
-        other => panic!("{other:?}"),
-    }
+    let command = parse(&Bytes::copy_from_slice(format!("a {text}\r\n").as_bytes()))?;
+    let Command::Search(request) = command else { panic!("{command:?}") };
+    Ok(request)
 }
 
 fn check(text: &str, key: Key) {
