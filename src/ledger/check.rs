@@ -9,8 +9,8 @@ use std::path::Path;
 use super::disk::{Disk, DiskFile, RealDisk};
 use super::reader::State;
 use super::record::{Chain, Salt};
-use super::recovery::{read_footer, read_header, survey};
-use super::segment::{FOOTER_BYTES, Footer, SEGMENT_HEADER_BYTES, file_name, segment_of};
+use super::recovery::{read_footer, read_header, read_index, read_whole_seal, survey};
+use super::segment::{Footer, SEGMENT_HEADER_BYTES, file_name, segment_of};
 use super::walk::Walk;
 use super::{Ledger, LedgerError, Position};
 
@@ -133,7 +133,7 @@ impl Checker {
             self.fault(id, 0, "chain does not follow from the segment before");
         }
         let salt = Salt::of(&header.ledger, header.segment);
-        let footer = read_footer(file)?;
+        let footer = if matches!(end, End::Find) { read_whole_seal(file) } else { read_footer(file) }?;
         let chain = match (end, footer) {
             (End::Seal | End::Find, Some(footer)) => self.sealed(file, id, salt, header.chain, &footer)?,
             (End::Find, None) => self.unsealed(file, id, salt, header.chain)?,
@@ -157,10 +157,7 @@ impl Checker {
         footer: &Footer,
     ) -> io::Result<Option<Chain>> {
         let end = u64::from(footer.end);
-        let bytes = (file.bytes()? - FOOTER_BYTES).saturating_sub(end);
-        let mut index = vec![0; usize::try_from(bytes).unwrap_or(0)];
-        file.read_at(&mut index, end)?;
-        let index = footer.index(&index);
+        let index = read_index(file, footer)?;
         if index.is_none() {
             self.fault(id, end, "index");
         }

@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 
 use super::disk::Disk;
+use super::reader::Reader;
 use super::segment::file_name;
 use super::{Entry, Ledger, LedgerError, Position};
 
@@ -27,37 +28,7 @@ impl Ledger {
         segment: u64,
         keep: &mut dyn FnMut(Position, &Entry) -> bool,
     ) -> Result<Vec<(Position, Position)>, LedgerError> {
-        self.sealed(segment)?;
-        let mut moved = Vec::new();
-        let mut portion = Vec::new();
-        let mut bytes = 0;
-        let mut outcome = Ok(());
-        let mut visit = |position, entry: Entry| {
-            if keep(position, &entry) {
-                bytes += entry.payload.len();
-                portion.push((position, entry));
-            }
-            if bytes >= PORTION_BYTES {
-                bytes = 0;
-                outcome = self.move_portion(&mut portion, &mut moved);
-            }
-            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        self.inner.reader.replay_segment(segment, None, &mut visit).map(drop)?;
-        outcome?;
-        self.move_portion(&mut portion, &mut moved)?;
-        Ok(moved)
-    }
-
-    fn move_portion(
-        &self,
-        portion: &mut Vec<(Position, Entry)>,
-        moved: &mut Vec<(Position, Position)>,
-    ) -> Result<(), LedgerError> {
-        let (old, entries): (Vec<_>, Vec<_>) = portion.drain(..).unzip();
-        let new = self.append_blocking(entries)?;
-        moved.extend(old.into_iter().zip(new));
-        Ok(())
+        rewrite(&self.inner.reader, segment, keep, &mut |entries| self.append_blocking(entries))
     }
 
     /// Compaction, second step: the segment is gone when this returns, and its space with it.
@@ -65,20 +36,62 @@ impl Ledger {
     /// # Errors
     /// `NotSealed` for the segment that takes records, `NoSuchRecord` for one that is gone already, `Io`.
     pub fn remove(&self, segment: u64) -> Result<(), LedgerError> {
-        self.sealed(segment)?;
-        let reader = &self.inner.reader;
-        let name = file_name(segment);
-        reader.forget(segment);
-        let disk = reader.disk();
-        disk.remove(&name).and_then(|()| disk.sync()).map_err(|error| LedgerError::io("remove", &name, error))
+        remove(&self.inner.reader, segment)
     }
+}
 
-    fn sealed(&self, segment: u64) -> Result<(), LedgerError> {
-        let position = Position { segment, offset: 0 };
-        match self.inner.reader.state().segments.get(&segment) {
-            None => Err(LedgerError::NoSuchRecord { position }),
-            Some(found) if !found.sealed => Err(LedgerError::NotSealed { segment }),
-            Some(_) => Ok(()),
+type Append<'a> = dyn FnMut(Vec<Entry>) -> Result<Vec<Position>, LedgerError> + 'a;
+
+pub(super) fn rewrite<D: Disk>(
+    reader: &Reader<D>,
+    segment: u64,
+    keep: &mut dyn FnMut(Position, &Entry) -> bool,
+    append: &mut Append<'_>,
+) -> Result<Vec<(Position, Position)>, LedgerError> {
+    reader.sealed(segment)?;
+    let mut moved = Vec::new();
+    let mut portion = Vec::new();
+    let mut bytes = 0;
+    let mut outcome = Ok(());
+    let mut visit = |position, entry: Entry| {
+        if keep(position, &entry) {
+            bytes += entry.payload.len();
+            portion.push((position, entry));
         }
+        if bytes >= PORTION_BYTES {
+            bytes = 0;
+            outcome = move_portion(&mut portion, &mut moved, append);
+        }
+        if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    reader.replay_segment(segment, None, &mut visit).map(drop)?;
+    outcome?;
+    move_portion(&mut portion, &mut moved, append)?;
+    Ok(moved)
+}
+
+fn move_portion(
+    portion: &mut Vec<(Position, Entry)>,
+    moved: &mut Vec<(Position, Position)>,
+    append: &mut Append<'_>,
+) -> Result<(), LedgerError> {
+    if portion.is_empty() {
+        return Ok(());
     }
+    let (old, entries): (Vec<_>, Vec<_>) = portion.drain(..).unzip();
+    moved.extend(old.into_iter().zip(append(entries)?));
+    Ok(())
+}
+
+pub(super) fn remove<D: Disk>(reader: &Reader<D>, segment: u64) -> Result<(), LedgerError> {
+    let known = reader.sealed(segment)?;
+    let name = file_name(segment);
+    let fail = |error| LedgerError::io("remove", &name, error);
+    // Readers first: none may look for a file that is gone.
+    reader.forget(segment);
+    if let Err(error) = reader.disk().remove(&name) {
+        reader.state_mut().segments.insert(segment, known);
+        return Err(fail(error));
+    }
+    reader.disk().sync().map_err(fail)
 }

@@ -24,6 +24,10 @@ mod walk;
 mod writer;
 
 #[cfg(test)]
+mod false_disk;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

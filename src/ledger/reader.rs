@@ -106,6 +106,16 @@ impl<D: Disk> Reader<D> {
         Ok(handle)
     }
 
+    /// The segment, if it is there and takes no more records.
+    pub(super) fn sealed(&self, segment: u64) -> Result<Segment, LedgerError> {
+        let position = Position { segment, offset: 0 };
+        match self.state().segments.get(&segment) {
+            None => Err(LedgerError::NoSuchRecord { position }),
+            Some(found) if !found.sealed => Err(LedgerError::NotSealed { segment }),
+            Some(found) => Ok(found.clone()),
+        }
+    }
+
     /// Forgets a segment that is about to be removed.
     pub(super) fn forget(&self, segment: u64) {
         self.state_mut().segments.remove(&segment);

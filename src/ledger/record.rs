@@ -180,7 +180,7 @@ pub(super) fn entry(fields: &Fields, payload: Bytes) -> Option<Entry> {
         payload
     } else {
         let raw = usize::try_from(fields.raw).ok()?;
-        Bytes::from(zstd::bulk::decompress(&payload, raw).ok().filter(|plain| plain.len() == raw)?)
+        Bytes::from(decompress(&payload, raw)?)
     };
     Some(Entry { kind: fields.kind, time_millis: fields.time_millis, payload })
 }
@@ -240,6 +240,17 @@ impl Prepared {
 thread_local! {
     /// A zstd context is some hundred KiB: one for each thread, not one for each record.
     static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// The payload as given, if it is of this size.
+fn decompress(packed: &[u8], raw: usize) -> Option<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|decompressor| {
+        if decompressor.is_none() {
+            *decompressor = zstd::bulk::Decompressor::new().ok();
+        }
+        decompressor.as_mut()?.decompress(packed, raw).ok().filter(|plain| plain.len() == raw)
+    })
 }
 
 /// The payload compressed, when that saves at least an eighth.

@@ -32,7 +32,10 @@ pub(super) struct Opened<D: Disk> {
 
 /// Opens the ledger in this directory; `new_id` becomes its id if it is empty.
 pub(super) fn open<D: Disk>(disk: D, options: Options, new_id: [u8; 16]) -> Result<Opened<D>, LedgerError> {
-    let names = disk.list().map_err(|error| LedgerError::io("list", "directory", error))?;
+    let fail = |error| LedgerError::io("open", "directory", error);
+    let names = disk.list().map_err(fail)?;
+    // A name may be in memory only, left by a process that was killed before it synced the directory.
+    disk.sync().map_err(fail)?;
     if names.iter().any(|name| name == UNFINISHED_NAME) {
         disk.remove(UNFINISHED_NAME).map_err(|error| LedgerError::io("remove", UNFINISHED_NAME, error))?;
     }
@@ -99,7 +102,8 @@ impl<F: DiskFile> Found<F> {
             return Err(damaged(0, "chain does not follow from the segment before"));
         }
         let mut segment = Segment { end: 0, records: 0, sealed: true, chain: header.chain };
-        if let Some(footer) = read_footer(&file).map_err(fail)? {
+        let footer = if last { read_whole_seal(&file) } else { read_footer(&file) }.map_err(fail)?;
+        if let Some(footer) = footer {
             segment.end = u64::from(footer.end);
             segment.records = u64::from(footer.records);
             self.chain = Some(footer.chain);
@@ -141,6 +145,22 @@ pub(super) fn read_footer<F: DiskFile>(file: &F) -> std::io::Result<Option<Foote
     let mut footer = [0; 88];
     file.read_at(&mut footer, offset)?;
     Ok(Footer::decode(&footer, bytes))
+}
+
+/// The index that was sealed with this footer, if it is good.
+pub(super) fn read_index<F: DiskFile>(file: &F, footer: &Footer) -> std::io::Result<Option<Vec<u32>>> {
+    let end = u64::from(footer.end);
+    let bytes = (file.bytes()?.saturating_sub(FOOTER_BYTES)).saturating_sub(end);
+    let mut index = vec![0; usize::try_from(bytes).unwrap_or(0)];
+    file.read_at(&mut index, end)?;
+    Ok(footer.index(&index))
+}
+
+/// The footer of the last segment, if it is sealed. A power cut may have torn the seal: its footer is written, its index
+/// is not. Then it counts for nothing.
+pub(super) fn read_whole_seal<F: DiskFile>(file: &F) -> std::io::Result<Option<Footer>> {
+    let Some(footer) = read_footer(file)? else { return Ok(None) };
+    Ok(read_index(file, &footer)?.map(|_| footer))
 }
 
 /// What an unsealed segment holds.
@@ -195,7 +215,7 @@ fn repair<F: DiskFile>(file: &F, id: u64, survey: &Survey) -> std::io::Result<Op
     Ok(cut)
 }
 
-/// Writes what stands there once more, and syncs.
+/// Writes what stands there once more, and the file's length, and syncs.
 ///
 /// What was read may be in memory only: the process was killed before its sync, or the sync failed and left pages that
 /// look clean. A sync alone would not write the latter.
@@ -210,5 +230,6 @@ fn harden<F: DiskFile>(file: &F, mut from: u64, to: u64) -> std::io::Result<()> 
         file.write_at(bytes.get(..read).unwrap_or_default(), from)?;
         from += u64::try_from(read).unwrap_or(u64::MAX);
     }
+    file.set_bytes(file.bytes()?)?;
     file.sync_all()
 }
