@@ -15,10 +15,13 @@ pub(super) fn run(global: &Global) -> Exit {
         Err(exit) => return exit,
     };
     let source = Source { config: global.config.clone(), host: global.host.clone(), state_dir };
-    let config = global.config.display().to_string();
+    let mut site = format!("--config {}", global.config.display());
+    if let Some(state) = &global.state {
+        site.push_str(&format!(" --state {}", state.display()));
+    }
     // On this thread alone: roles die with the thread that started them (prctl(2), PR_SET_PDEATHSIG).
     let ran = super::block_on(async {
-        let supervisor = Supervisor::prepare(source, move |serving| tell(&serving, &config))?;
+        let supervisor = Supervisor::prepare(source, move |serving| tell(&serving, &site))?;
         supervisor.run().await.map_err(StartError::Io)
     });
     match ran.map_err(StartError::Io).and_then(|ran| ran) {
@@ -35,14 +38,15 @@ pub(super) fn run(global: &Global) -> Exit {
 }
 
 /// Says what is there and what to do next, to people. A log gets none of it, least of all the password.
-fn tell(serving: &Serving<'_>, config: &str) {
+fn tell(serving: &Serving<'_>, site: &str) {
     if io::stdout().is_terminal() {
-        print(text(serving, config));
+        let program = std::env::args().next().unwrap_or_else(|| "fife".to_owned());
+        print(text(serving, &program, site));
     }
 }
 
-/// What is told.
-pub(super) fn text(serving: &Serving<'_>, config: &str) -> String {
+/// What is told; `program` and `site` are what commands on this site begin and end with.
+pub(super) fn text(serving: &Serving<'_>, program: &str, site: &str) -> String {
     let mut lines = vec![String::new(), format!("fife serves {} on host {}.", serving.domain, serving.host)];
     lines.extend(serving.listeners.iter().map(|(service, address)| format!("  {service:<12} {address}")));
     let at = |service: &str| serving.listeners.iter().find(|(name, address)| *name == service && is_tcp(address));
@@ -68,7 +72,7 @@ pub(super) fn text(serving: &Serving<'_>, config: &str) -> String {
     }
     lines.extend([
         "Add a user:".to_owned(),
-        format!("  fife user add u1@{} --config {config}", serving.domain),
+        format!("  {program} user add u1@{} {site}", serving.domain),
         "Stop with Ctrl-C.".to_owned(),
         String::new(),
     ]);

@@ -9,6 +9,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -19,7 +20,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::base::clock;
 use crate::config::log::{Format, Level as Threshold, Log};
@@ -27,14 +28,42 @@ use crate::config::log::{Format, Level as Threshold, Log};
 /// Bytes of one value in a line, at most; the rest is cut off. What peers send ends in lines.
 const VALUE_BYTES_MAX: usize = 1024;
 
+/// The output and the filter of this process, for `change`.
+static CURRENT: OnceLock<Changeable> = OnceLock::new();
+
+struct Changeable {
+    output: Arc<RwLock<Output>>,
+    filter: reload::Handle<Targets, Registry>,
+}
+
 /// Sets up logging for this process. A second call changes nothing.
 pub fn init(role: &'static str, host: &str, log: &Log, file: Option<File>) {
-    let json = match log.format {
-        Format::Text => false,
-        Format::Json => true,
-        Format::Auto => file.is_some() || !io::stderr().is_terminal(),
-    };
-    let lines = Lines { role, host: host.to_owned(), json, file };
+    let output = Arc::new(RwLock::new(Output::of(log, file)));
+    let (filter, handle) = reload::Layer::new(filter(log));
+    let lines = Lines { role, host: host.to_owned(), output: Arc::clone(&output) };
+    if Registry::default().with(lines.with_filter(filter)).try_init().is_ok() {
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            // A literal is ours. A formatted text may quote the data that the code stumbled over: kept out.
+            let text = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(formatted)");
+            error!(place, text, "panic");
+        }));
+        // Nobody else sets it: `try_init` lets only one through.
+        CURRENT.set(Changeable { output, filter: handle }).ok();
+    }
+}
+
+/// Makes lines follow other settings from now on. For the supervisor, which is not restarted when they change.
+pub fn change(log: &Log, file: Option<File>) {
+    if let Some(current) = CURRENT.get() {
+        *current.output.write().unwrap_or_else(PoisonError::into_inner) = Output::of(log, file);
+        if let Err(error) = current.filter.reload(filter(log)) {
+            error!(%error, "the log level stays as it was");
+        }
+    }
+}
+
+fn filter(log: &Log) -> Targets {
     let level = match log.level {
         Threshold::Error => LevelFilter::ERROR,
         Threshold::Warn => LevelFilter::WARN,
@@ -43,22 +72,40 @@ pub fn init(role: &'static str, host: &str, log: &Log, file: Option<File>) {
         Threshold::Trace => LevelFilter::TRACE,
     };
     // Libraries speak up only about trouble: their debug lines may carry what a peer sent.
-    let filter = Targets::new().with_target("fife", level).with_default(level.min(LevelFilter::WARN));
-    if Registry::default().with(lines.with_filter(filter)).try_init().is_ok() {
-        std::panic::set_hook(Box::new(|panic| {
-            let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            // A literal is ours. A formatted text may quote the data that the code stumbled over: kept out.
-            let text = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(formatted)");
-            error!(place, text, "panic");
-        }));
-    }
+    Targets::new().with_target("fife", level).with_default(level.min(LevelFilter::WARN))
 }
 
 struct Lines {
     role: &'static str,
     host: String,
+    output: Arc<RwLock<Output>>,
+}
+
+/// Where lines go, and in which form.
+struct Output {
     json: bool,
+    /// None: standard error.
     file: Option<File>,
+}
+
+impl Output {
+    fn of(log: &Log, file: Option<File>) -> Self {
+        let json = match log.format {
+            Format::Text => false,
+            Format::Json => true,
+            Format::Auto => file.is_some() || !io::stderr().is_terminal(),
+        };
+        Self { json, file }
+    }
+
+    fn write(&self, line: Fields) -> io::Result<()> {
+        let mut bytes = if self.json { line.json() } else { line.logfmt() }.into_bytes();
+        bytes.push(b'\n');
+        match &self.file {
+            Some(file) => (&*file).write_all(&bytes),
+            None => io::stderr().write_all(&bytes),
+        }
+    }
 }
 
 /// Fields in the order in which they were given.
@@ -101,14 +148,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
                 }
             }
         }
-        let mut bytes = if self.json { line.json() } else { line.logfmt() }.into_bytes();
-        bytes.push(b'\n');
-        let written = match &self.file {
-            Some(file) => (&*file).write_all(&bytes),
-            None => io::stderr().write_all(&bytes),
-        };
         // A log that cannot be written (disk full, terminal gone) must not stop the mail.
-        drop(written);
+        drop(self.output.read().unwrap_or_else(PoisonError::into_inner).write(line));
     }
 }
 

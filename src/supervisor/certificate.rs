@@ -95,6 +95,6 @@ fn hash(pem: &Pem) -> String {
 
 fn keep(dir: &Path, pem: &Pem, made: &Made) -> io::Result<()> {
     durable::replace(&dir.join("key.pem"), pem.key.as_bytes(), 0o600)?;
-    durable::replace(&dir.join("certificate.pem"), pem.certificate.as_bytes(), 0o644)?;
+    durable::replace(&dir.join("certificate.pem"), pem.certificate.as_bytes(), 0o600)?;
     durable::replace(&dir.join("made.json"), &serde_json::to_vec(made)?, 0o600)
 }

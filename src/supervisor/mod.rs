@@ -9,6 +9,7 @@
 //! - `plan`: what is to run, and what a reload changes; `certificate`: the self-signed one;
 //! - `state`: the state directory; `sockets`: what is listened on;
 //! - `process`: between fork and exec, and until the end; `unit`, `backoff`: one role over its processes;
+//! - `reload`: following the changed file; `report`: the status;
 //! - `control`, `status`: `fife status|reload|stop`; `observe`: metrics and health; `founding`: the first administrator.
 
 mod backoff;
@@ -18,6 +19,8 @@ mod founding;
 mod observe;
 mod plan;
 mod process;
+mod reload;
+mod report;
 mod sockets;
 mod state;
 pub mod status;
@@ -26,7 +29,7 @@ mod unit;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -42,21 +45,19 @@ use crate::config::address::SocketAddress;
 use crate::config::hosts::Role;
 use crate::net::{Listener, Shutdown, Stopper, log};
 
-use control::{Asked, Reloaded, Reply, Request};
+use control::{Asked, Reply, Request};
 pub use founding::FirstAdministrator;
 use founding::Founding;
-use plan::{Change, Plan};
+use plan::Plan;
 pub use plan::{PlanError, Source};
 use process::{Order, STOP_PATIENCE};
+use reload::PendingReload;
 use sockets::{Access, BindFaults, Sockets};
 use state::{StateDir, StateError};
-use status::{ListenerStatus, RoleStatus, State, Status};
 use unit::{Afterwards, Phase, Process, Unit};
 
 /// Events that may wait; who has more to say waits too.
 const EVENTS_MAX: usize = 64;
-/// How long the answer to a reload waits for the restarted roles to serve.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked whether the self-signed certificate must be made anew.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 
@@ -100,15 +101,6 @@ enum Event {
     ReloadOverdue(u64),
 }
 
-/// A reload that waits for its roles before it is answered.
-#[derive(Debug)]
-struct PendingReload {
-    number: u64,
-    reloaded: Reloaded,
-    waiting_for: BTreeSet<Role>,
-    reply: Option<oneshot::Sender<Reply>>,
-}
-
 /// The supervisor of this host.
 pub struct Supervisor<F> {
     source: Source,
@@ -116,6 +108,8 @@ pub struct Supervisor<F> {
     state: StateDir,
     sockets: Sockets,
     units: BTreeMap<Role, Unit>,
+    /// Counts processes of all roles.
+    generations: u64,
     events: mpsc::Sender<Event>,
     asked: mpsc::Sender<Asked>,
     inbox: (mpsc::Receiver<Event>, mpsc::Receiver<Asked>),
@@ -162,6 +156,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             state,
             sockets,
             units: BTreeMap::new(),
+            generations: 0,
             events,
             asked,
             inbox: (event_inbox, asked_inbox),
@@ -244,9 +239,10 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
 
     /// Starts the role's process, or sees to it that it is tried again.
     fn start(&mut self, role: Role) {
+        self.generations += 1;
+        let generation = self.generations;
         let Some(unit) = self.units.get_mut(&role) else { return };
-        unit.generation += 1;
-        let generation = unit.generation;
+        unit.generation = generation;
         let running = match process::start(role, &self.plan, &self.sockets, &self.state) {
             Ok(running) => running,
             Err(error) => {
@@ -283,6 +279,8 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             tokio::time::sleep(wait).await;
             drop(events.send(Event::StartAgain(role, generation)).await);
         });
+        // A reload that waits for this role need not wait for its backoff too.
+        self.answer_reloads(|reload| reload.waiting_for.contains(&role));
     }
 
     fn on_ready(&mut self, role: Role, generation: u64) {
@@ -372,98 +370,6 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         }
     }
 
-    /// Reads the file again and makes the host follow it. Whatever is wrong with it is told, and nothing changes.
-    fn reload(&mut self, reply: Option<oneshot::Sender<Reply>>) {
-        let refuse = |reply: Option<oneshot::Sender<Reply>>, reason: String| {
-            error!(reason, "reload refused: what runs, runs on");
-            if let Some(reply) = reply {
-                answer(reply, Reply::Refused(reason));
-            }
-        };
-        if self.stop_by.is_some() {
-            return refuse(reply, "fife is stopping".to_owned());
-        }
-        let new = match self.source.read() {
-            Ok(new) => new,
-            Err(error) => return refuse(reply, error.to_string()),
-        };
-        if new.effective.host != self.plan.effective.host {
-            return refuse(reply, format!("this machine would be another host, {}", new.effective.host));
-        }
-        let change = Change::between(&self.plan, &new);
-        let sockets = wanted_sockets(&new, &self.state);
-        if let Err(faults) = self.sockets.bind(sockets) {
-            return refuse(reply, faults.to_string());
-        }
-        if let Some(error) = change.start.iter().find_map(|role| self.state.prepare_role(*role).err()) {
-            return refuse(reply, error.to_string());
-        }
-        self.plan = new;
-        self.follow(change, reply);
-    }
-
-    /// Carries out a change; the plan is the new one already.
-    fn follow(&mut self, change: Change, reply: Option<oneshot::Sender<Reply>>) {
-        let by = Instant::now() + STOP_PATIENCE;
-        for role in &change.stop {
-            self.order_stop(*role, by, Afterwards::Nothing);
-            self.sockets.close(&process::metrics_address(*role, &self.state));
-        }
-        for role in &change.restart {
-            self.order_stop(*role, by, Afterwards::Start);
-        }
-        for role in &change.start {
-            // One that is still ending from an earlier change is started when it has.
-            match self.units.get_mut(role).map(|unit| &mut unit.phase) {
-                Some(Phase::Running(process)) => process.stopping = Some(Afterwards::Start),
-                Some(Phase::Waiting { .. }) | None => {
-                    self.units.insert(*role, Unit::new());
-                    self.start(*role);
-                }
-            }
-        }
-        for address in &change.close {
-            self.metrics.remove(address);
-            self.sockets.close(address);
-        }
-        self.serve_metrics();
-        let names = |roles: &[Role]| roles.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let reloaded = Reloaded {
-            restarted: names(&change.restart),
-            started: names(&change.start),
-            stopped: names(&change.stop),
-            not_ready: Vec::new(),
-        };
-        info!(
-            restarted = reloaded.restarted.join(" "),
-            started = reloaded.started.join(" "),
-            stopped = reloaded.stopped.join(" "),
-            "reloaded"
-        );
-        self.reloads_begun += 1;
-        let number = self.reloads_begun;
-        let waiting_for = change.restart.into_iter().chain(change.start).collect();
-        self.reloads.push(PendingReload { number, reloaded, waiting_for, reply });
-        self.answer_reloads(|reload| reload.waiting_for.is_empty());
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(RELOAD_PATIENCE).await;
-            drop(events.send(Event::ReloadOverdue(number)).await);
-        });
-    }
-
-    /// Answers the reloads that are due.
-    fn answer_reloads(&mut self, due: impl Fn(&PendingReload) -> bool) {
-        let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.reloads).into_iter().partition(due);
-        self.reloads = rest;
-        for PendingReload { mut reloaded, waiting_for, reply, .. } in due {
-            reloaded.not_ready = waiting_for.iter().map(ToString::to_string).collect();
-            if let Some(reply) = reply {
-                answer(reply, Reply::Reloaded(reloaded));
-            }
-        }
-    }
-
     /// Tells the caller of `fife run`, the first time that all serve.
     fn tell_when_serving(&mut self) {
         if !(self.founded && self.units.values().all(Unit::is_ready)) {
@@ -479,56 +385,6 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             listeners,
             first_administrator: self.first_administrator.take(),
         });
-    }
-
-    /// Fills the status in a task: roles are asked how they are.
-    fn answer_status(&self, reply: oneshot::Sender<Reply>) {
-        let mut status = self.status();
-        let run_dir = self.state.path().join("run");
-        tokio::spawn(async move {
-            for role in status.roles.iter_mut().filter(|role| role.state == State::Good) {
-                (role.state, role.reason) = observe::examine(&run_dir.join(observe::socket_name(role.role))).await;
-            }
-            status.good = status.roles.iter().all(|role| role.state == State::Good);
-            answer(reply, Reply::Status(status));
-        });
-    }
-
-    /// What is known without asking the roles.
-    fn status(&self) -> Status {
-        let now = clock::monotonic();
-        let role_status = |(role, unit): (&Role, &Unit)| {
-            let (mut state, mut reason) = unit.state();
-            if *role == Role::LdapProxy && state == State::Good && !self.founded {
-                (state, reason) = (State::Starting, Some("the first administrator is being made".to_owned()));
-            }
-            let process = unit.process();
-            let listeners = self.plan.roles.get(role).map(|plan| plan.listeners.as_slice()).unwrap_or_default();
-            let listeners = listeners.iter().map(|listener| ListenerStatus {
-                service: listener.service.to_owned(),
-                address: listener.address.to_string(),
-            });
-            RoleStatus {
-                role: *role,
-                state,
-                reason,
-                pid: process.map(|process| process.pid),
-                uptime_secs: process.map_or(0, |process| (now - process.since).as_secs()),
-                restarts: unit.restarts,
-                rss_bytes: process.and_then(|process| status::rss_bytes(process.pid)),
-                listeners: listeners.collect(),
-            }
-        };
-        Status {
-            host: self.plan.effective.host.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            uptime_secs: (now - self.since).as_secs(),
-            state_dir: self.state.path().display().to_string(),
-            good: false,
-            roles: self.units.iter().map(role_status).collect(),
-            metrics: self.plan.metrics.iter().map(ToString::to_string).collect(),
-        }
     }
 
     fn serve_control(&self) -> io::Result<()> {

@@ -14,7 +14,7 @@ use crate::config::identity::{HostError, Identity};
 use crate::config::load::Loaded;
 use crate::config::material::{Material, RoleView, role_view};
 use crate::config::{Effective, Faults};
-use crate::net::tls::{Acceptor, Pem, TlsError};
+use crate::net::tls::Pem;
 
 /// Where plans come from.
 #[derive(Debug, Clone)]
@@ -61,8 +61,6 @@ pub enum PlanError {
     Host(#[from] HostError),
     #[error("the site has no host `{0}`")]
     NoHost(String),
-    #[error("[tls] certificate and key: {0}")]
-    Tls(#[from] TlsError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
 }
@@ -90,7 +88,6 @@ impl Source {
                 certificate::self_signed(&self.state_dir.join("tls"), &names(&effective, addresses))?
             }
         };
-        Acceptor::from_pem(&tls)?;
         let roles = effective.roles.iter().map(|role| (*role, self.role_plan(&effective, *role, &material, &tls)));
         let roles = roles.collect();
         let metrics = effective.listening(None).map(|one| one.address.in_dir(&self.state_dir)).collect();

@@ -1,1 +1,264 @@
-//! Backoff, what a reload changes, certificates, merged metrics.
+//! Backoff, what a reload changes, sockets, the state directory, certificates, merged metrics.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::backoff::Backoff;
+use super::plan::{Change, Plan, PlanError, Source};
+use super::sockets::{Access, Sockets};
+use super::state::{StateDir, StateError};
+use super::{certificate, observe, status};
+use crate::config::address::SocketAddress;
+use crate::config::hosts::Role;
+use crate::config::load::parse;
+use crate::net::tls::{Acceptor, Pem};
+
+#[test]
+fn a_role_is_started_at_once_then_ever_later_and_a_good_run_forgives() {
+    let mut backoff = Backoff::default();
+    let mut check = |uptime_secs, wait_secs| {
+        assert_eq!(backoff.after(Duration::from_secs(uptime_secs)), Duration::from_secs(wait_secs));
+    };
+    for wait in [0, 1, 2, 4, 8, 16, 30, 30, 30] {
+        check(0, wait);
+    }
+    check(59, 30); // not quite a good run
+    check(60, 0);
+    check(5, 1);
+}
+
+/// The plan of one host with these roles and this text behind it.
+fn plan(state: &Path, roles: &str, more: &str) -> Plan {
+    try_plan(state, roles, more).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn try_plan(state: &Path, roles: &str, more: &str) -> Result<Plan, PlanError> {
+    fs::create_dir_all(state.join("tls")).unwrap();
+    let text = format!("[site]\nname = \"s\"\ndomain = \"example.test\"\n[hosts.mail1]\nroles = {roles}\n{more}\n");
+    let config = state.join("fife.toml");
+    let source = Source { config: config.clone(), host: None, state_dir: state.to_owned() };
+    source.plan(&parse(&config, &text, &[]).map_err(PlanError::Faults)?)
+}
+
+const ALL: &str = r#"["ldap-proxy", "pop-imap", "smtp"]"#;
+
+#[test]
+fn a_reload_touches_only_what_the_file_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = plan(dir.path(), ALL, "");
+    let check = |roles: &str, more: &str, expected: Change| {
+        assert_eq!(Change::between(&old, &plan(dir.path(), roles, more)), expected, "{roles} {more}");
+    };
+    let tcp = |text: &str| BTreeSet::from([text.parse::<SocketAddress>().unwrap()]);
+    let restart = |role: Role| Change { restart: vec![role], ..Change::default() };
+    check(ALL, "", Change::default());
+    check(ALL, "[smtp]\nrecipients-max = 500", restart(Role::Smtp));
+    check(ALL, "[hosts.mail1.pop-imap]\nconnections-max = 5", restart(Role::PopImap));
+    check(ALL, "[ldap-proxy]\nsearch-entries-max = 5", restart(Role::LdapProxy));
+    // The supervisor's own listener concerns no role.
+    let metrics = Change { bind: tcp("127.0.0.1:9091"), close: tcp("127.0.0.1:9090"), ..Change::default() };
+    check(ALL, "[metrics]\nlisten = [\"127.0.0.1:9091\"]", metrics);
+    let moved =
+        Change { bind: tcp("127.0.0.1:26"), close: tcp("[::]:25"), restart: vec![Role::Smtp], ..Change::default() };
+    check(ALL, "[smtp]\nlisten = [\"127.0.0.1:26\"]", moved);
+    let of_smtp = ["[::]:25", "[::]:587", "[::]:465"].into_iter().flat_map(tcp).collect();
+    let gone = Change { close: of_smtp, stop: vec![Role::Smtp], ..Change::default() };
+    check(r#"["ldap-proxy", "pop-imap"]"#, "", gone);
+    // What every line carries concerns every role.
+    let all = Change { restart: Role::ALL.to_vec(), ..Change::default() };
+    check(ALL, "[log]\nlevel = \"debug\"", all);
+}
+
+#[test]
+fn a_role_that_comes_brings_its_sockets() {
+    let dir = tempfile::tempdir().unwrap();
+    let (few, all) = (plan(dir.path(), r#"["ldap-proxy", "pop-imap"]"#, ""), plan(dir.path(), ALL, ""));
+    let change = Change::between(&few, &all);
+    assert_eq!((change.start, change.restart, change.bind.len()), (vec![Role::Smtp], vec![], 3));
+}
+
+#[test]
+fn a_certificate_that_does_not_fit_its_key_is_no_plan() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = || rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+    let (one, other) = (make(), make());
+    fs::write(dir.path().join("c.pem"), one.cert.pem()).unwrap();
+    let with_key = |key: String| {
+        fs::write(dir.path().join("k.pem"), key).unwrap();
+        try_plan(dir.path(), ALL, "[tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"")
+    };
+    let error = with_key(other.signing_key.serialize_pem()).unwrap_err().to_string();
+    assert!(error.contains("no pair"), "{error}");
+    let good = with_key(one.signing_key.serialize_pem()).unwrap();
+    assert_eq!(good.roles[&Role::Smtp].tls.certificate, one.cert.pem());
+    assert!(!dir.path().join("tls/key.pem").exists(), "none is made where one is given");
+}
+
+/// Is the certificate one for this name, at this time?
+fn holds(pem: &Pem, name: &str) -> bool {
+    let certificate = CertificateDer::from_pem_slice(pem.certificate.as_bytes()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let provider = rustls::crypto::ring::default_provider().into();
+    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(std::sync::Arc::new(roots), provider);
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let now = UnixTime::now();
+    rustls::client::danger::ServerCertVerifier::verify_server_cert(
+        verifier.build().unwrap().as_ref(),
+        &certificate,
+        &[],
+        &name,
+        &[],
+        now,
+    )
+    .is_ok()
+}
+
+#[test]
+fn a_self_signed_certificate_names_the_host_and_is_kept_until_names_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let tls = |roles: &str, more: &str| plan(dir.path(), roles, more).roles[&Role::Smtp].tls.clone();
+    let first = tls(ALL, "[metrics]\nlisten = [\"192.0.2.7:1\"]");
+    for name in ["mail1.example.test", "example.test", "localhost", "192.0.2.7", "127.0.0.1", "::1"] {
+        assert!(holds(&first, name), "{name}");
+    }
+    assert!(!holds(&first, "other.test"));
+    assert_eq!(tls(ALL, "[metrics]\nlisten = [\"192.0.2.7:2\"]"), first, "kept");
+    let renamed = tls(ALL, "[smtp]\nhostname = \"mx.example.test\"");
+    assert!(holds(&renamed, "mx.example.test") && renamed != first);
+    for file in ["key.pem", "certificate.pem", "made.json"] {
+        let mode = fs::metadata(dir.path().join("tls").join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
+#[test]
+fn a_certificate_is_made_anew_when_it_is_damaged_or_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = BTreeSet::from(["mail1.example.test".to_owned()]);
+    let first = certificate::self_signed(dir.path(), &names).unwrap();
+    fs::write(dir.path().join("key.pem"), "cut off by a power failure").unwrap();
+    let second = certificate::self_signed(dir.path(), &names).unwrap();
+    assert!(second != first && Acceptor::from_pem(&second).is_ok());
+    let path = dir.path().join("made.json");
+    let mut made: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    made["expires"] = 86_400.into();
+    fs::write(&path, made.to_string()).unwrap();
+    assert!(certificate::self_signed(dir.path(), &names).unwrap() != second);
+}
+
+fn address(text: &str) -> SocketAddress {
+    text.parse().unwrap()
+}
+
+#[test]
+fn every_address_that_cannot_be_had_is_told_and_none_is_kept() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let free = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        SocketAddress::Tcp(listener.local_addr().unwrap())
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    let wanted = [address(&taken), free.clone(), address("192.0.2.1:1"), SocketAddress::Unix(file.clone())];
+    let mut sockets = Sockets::default();
+    let told = sockets.bind(wanted.map(|address| (address, Access::Own))).unwrap_err().to_string();
+    assert_eq!(told.lines().count(), 3, "{told}");
+    assert!(told.contains(&format!("cannot listen on {taken}: ")) && told.contains("another program listens there"));
+    assert!(told.contains("192.0.2.1:1: ") && told.contains("does not have the address"), "{told}");
+    assert!(told.contains("a file that is no socket lies there"), "{told}");
+    assert_eq!(fs::read_to_string(file).unwrap(), "mine");
+    assert!(sockets.get(&free).is_none());
+    sockets.bind([(free, Access::Own)]).unwrap();
+}
+
+#[test]
+fn a_stale_unix_socket_is_replaced_and_a_living_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let mut sockets = Sockets::default();
+    let wanted = || [(SocketAddress::Unix(path.clone()), Access::Own)];
+    let living = UnixListener::bind(&path).unwrap();
+    let told = sockets.bind(wanted()).unwrap_err().to_string();
+    assert!(told.contains("another process answers"), "{told}");
+    drop(living);
+    sockets.bind(wanted()).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    sockets.bind(wanted()).unwrap(); // bound already: left as it is
+    UnixStream::connect(&path).unwrap();
+    sockets.close_all();
+    assert!(!path.exists());
+}
+
+#[test]
+fn clients_wait_in_the_backlog_while_nobody_accepts() {
+    let mut sockets = Sockets::default();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    sockets.bind([(SocketAddress::Tcp(free), Access::Roles)]).unwrap();
+    let mut client = TcpStream::connect(free).unwrap();
+    client.write_all(b"early").unwrap();
+    let fd = sockets.get(&SocketAddress::Tcp(free)).unwrap().try_clone_to_owned().unwrap();
+    let listener = TcpListener::from(fd);
+    listener.set_nonblocking(false).unwrap();
+    let (mut served, _) = listener.accept().unwrap();
+    let mut said = [0; 5];
+    served.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"early");
+}
+
+#[test]
+fn two_supervisors_never_share_a_state_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let state = dir.path().join("state");
+    let first = StateDir::prepare(&state).unwrap();
+    assert!(matches!(StateDir::prepare(&state), Err(StateError::Taken(_))));
+    first.prepare_role(Role::Smtp).unwrap();
+    let mode = |path: &str| fs::metadata(state.join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!([mode(""), mode("run"), mode("tls"), mode("smtp")], [0o711, 0o711, 0o700, 0o700]);
+    drop(first);
+    StateDir::prepare(&state).unwrap();
+}
+
+#[test]
+fn a_state_directory_behind_a_closed_door_is_refused_with_the_door() {
+    if crate::net::identity::own_uid() != 0 {
+        return; // Roles run as we do then, and reach what we reach.
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+    let error = StateDir::prepare(&dir.path().join("state")).unwrap_err().to_string();
+    assert!(error.contains(&format!("{} has mode 700", dir.path().display())), "{error}");
+}
+
+#[test]
+fn metrics_of_several_roles_become_one_valid_text() {
+    let one =
+        "# HELP a_total As.\n# TYPE a_total counter\na_total{role=\"smtp\"} 1\n# HELP b Bs.\n# TYPE b gauge\nb 2\n";
+    let other = "# HELP a_total As.\n# TYPE a_total counter\na_total{role=\"pop-imap\"} 3\n\n# comment\n";
+    let merged = observe::merge(&[one.to_owned(), other.to_owned(), String::new()]);
+    let expected = "# HELP a_total As.\n# TYPE a_total counter\na_total{role=\"smtp\"} 1\na_total{role=\"pop-imap\"} 3\n\
+                    # HELP b Bs.\n# TYPE b gauge\nb 2\n";
+    assert_eq!(merged, expected);
+}
+
+#[test]
+fn resident_memory_is_read_from_proc() {
+    let check = |text: &str, expected: Option<u64>| assert_eq!(status::parse_rss(text), expected, "{text:?}");
+    check("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n", Some(2 << 20));
+    check("Name:\tx\n", None); // a zombie has none
+    check("VmRSS:\t18446744073709551615 kB\n", None);
+    assert!(status::rss_bytes(std::process::id()).unwrap() > 1 << 16);
+    assert_eq!(status::rss_bytes(0), None);
+}

@@ -4,10 +4,14 @@ use std::io::{Read, Seek};
 
 use super::*;
 
+fn output(json: bool, file: &File) -> Arc<RwLock<Output>> {
+    Arc::new(RwLock::new(Output { json, file: Some(file.try_clone().unwrap()) }))
+}
+
 /// The lines that `act` leaves.
 fn lines(json: bool, act: impl FnOnce()) -> String {
     let mut file = tempfile::tempfile().unwrap();
-    let lines = Lines { role: "smtp", host: "mail1".into(), json, file: Some(file.try_clone().unwrap()) };
+    let lines = Lines { role: "smtp", host: "mail1".into(), output: output(json, &file) };
     tracing::subscriber::with_default(Registry::default().with(lines), act);
     let mut text = String::new();
     file.rewind().unwrap();
