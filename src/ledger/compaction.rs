@@ -21,7 +21,7 @@ impl Ledger {
     /// Blocks; `keep` may block too, to go on at a rate that leaves the disk to others.
     ///
     /// # Errors
-    /// `NotSealed` for the segment that takes records, `NoSuchRecord` for one that is gone, `Corrupt` if a record is
+    /// `InUse` for the last segment, `NoSuchRecord` for one that is gone, `Corrupt` if a record is
     /// damaged (nothing may be removed then), and whatever an append can fail with.
     pub fn rewrite(
         &self,
@@ -34,7 +34,7 @@ impl Ledger {
     /// Compaction, second step: the segment is gone when this returns, and its space with it.
     ///
     /// # Errors
-    /// `NotSealed` for the segment that takes records, `NoSuchRecord` for one that is gone already, `Io`.
+    /// `InUse` for the last segment, `NoSuchRecord` for one that is gone already, `Io`.
     pub fn remove(&self, segment: u64) -> Result<(), LedgerError> {
         remove(&self.inner.reader, segment)
     }
@@ -48,7 +48,7 @@ pub(super) fn rewrite<D: Disk>(
     keep: &mut dyn FnMut(Position, &Entry) -> bool,
     append: &mut Append<'_>,
 ) -> Result<Vec<(Position, Position)>, LedgerError> {
-    reader.sealed(segment)?;
+    reader.past(segment)?;
     let mut moved = Vec::new();
     let mut portion = Vec::new();
     let mut bytes = 0;
@@ -84,7 +84,7 @@ fn move_portion(
 }
 
 pub(super) fn remove<D: Disk>(reader: &Reader<D>, segment: u64) -> Result<(), LedgerError> {
-    let known = reader.sealed(segment)?;
+    let known = reader.past(segment)?;
     let name = file_name(segment);
     let fail = |error| LedgerError::io("remove", &name, error);
     // Readers first: none may look for a file that is gone.

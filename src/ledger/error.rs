@@ -26,9 +26,10 @@ pub enum LedgerError {
     /// The caller: the entries of one append are larger than a segment can hold.
     #[error("append of {bytes} bytes, a segment holds {limit}")]
     TooLarge { bytes: u64, limit: u64 },
-    /// The caller: the segment still takes records (only a sealed one can be rewritten or removed).
-    #[error("segment {segment} is not sealed")]
-    NotSealed { segment: u64 },
+    /// The caller: the last segment takes records, and bears the position from which the ledger goes on. It cannot be
+    /// rewritten or removed.
+    #[error("segment {segment} is the last one and in use")]
+    InUse { segment: u64 },
     /// Another process (or another `Ledger` in this one) has the directory open.
     #[error("ledger {dir} is in use by another process")]
     Locked { dir: PathBuf },

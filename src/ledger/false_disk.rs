@@ -178,6 +178,9 @@ pub(super) struct Faults {
     pub(super) sync_in: usize,
     /// Bytes that all files may have together.
     pub(super) space: Option<usize>,
+    /// The failing sync leaves sectors that hold neither the old nor the new bytes. (Not for histories with cuts: when
+    /// the power goes before such a sector is written anew, nothing can save it.)
+    pub(super) destroys: bool,
     /// How many of the calls after a failed one fail too.
     pub(super) streak: usize,
 }
@@ -421,7 +424,12 @@ impl DiskFile for FalseFile {
         let shared = &mut *self.disk.shared();
         let inode = &mut shared.platters.inodes[self.inode];
         if Faults::due(&mut shared.platters.faults.sync_in, &mut shared.platters.faults.streak) {
+            let touched: Vec<usize> = inode.sectors.iter().map(|(sector, _)| *sector).collect();
             inode.settle(&mut Luck::Some(&mut shared.rng));
+            if shared.platters.faults.destroys {
+                let length = inode.media.len();
+                inode.store(length, touched.into_iter().map(|sector| (sector, [0xdb; SECTOR])));
+            }
             shared.step();
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }

@@ -145,7 +145,7 @@ pub struct SegmentInfo {
     pub bytes: u64,
     /// Number of records.
     pub records: u64,
-    /// Takes no more records, and may be rewritten and removed.
+    /// Takes no more records. All but the last may be rewritten and removed.
     pub sealed: bool,
 }
 

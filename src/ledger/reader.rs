@@ -88,32 +88,35 @@ impl<D: Disk> Reader<D> {
         state.segments.iter().map(info).collect()
     }
 
-    /// The file of a segment, opened when it is not among the last used ones.
-    fn handle(&self, segment: u64) -> Result<Arc<Handle<D::File>>, LedgerError> {
+    /// The file of a segment, opened when it is not among the last used ones; none if the segment is removed meanwhile.
+    fn handle(&self, segment: u64) -> Result<Option<Arc<Handle<D::File>>>, LedgerError> {
         let mut files = self.files();
         if let Some(at) = files.iter().position(|(id, _)| *id == segment)
             && let Some(found) = files.remove(at)
         {
             let handle = Arc::clone(&found.1);
             files.push_front(found);
-            return Ok(handle);
+            return Ok(Some(handle));
         }
         let name = file_name(segment);
-        let file = self.disk.open(&name).map_err(|error| LedgerError::io("open", &name, error))?;
+        let file = match self.disk.open(&name) {
+            Ok(file) => file,
+            Err(_) if !self.state().segments.contains_key(&segment) => return Ok(None),
+            Err(error) => return Err(LedgerError::io("open", &name, error)),
+        };
         let handle = Arc::new(Handle { file, salt: Salt::of(&self.ledger, segment) });
         files.push_front((segment, Arc::clone(&handle)));
         files.truncate(FILES_OPEN_MAX);
-        Ok(handle)
+        Ok(Some(handle))
     }
 
-    /// The segment, if it is there and takes no more records.
-    pub(super) fn sealed(&self, segment: u64) -> Result<Segment, LedgerError> {
+    /// The segment, if it is there and not the last one.
+    pub(super) fn past(&self, segment: u64) -> Result<Segment, LedgerError> {
         let position = Position { segment, offset: 0 };
-        match self.state().segments.get(&segment) {
-            None => Err(LedgerError::NoSuchRecord { position }),
-            Some(found) if !found.sealed => Err(LedgerError::NotSealed { segment }),
-            Some(found) => Ok(found.clone()),
-        }
+        let state = self.state();
+        let found = state.segments.get(&segment).ok_or(LedgerError::NoSuchRecord { position })?;
+        let last = state.segments.keys().next_back() == Some(&segment);
+        if last { Err(LedgerError::InUse { segment }) } else { Ok(found.clone()) }
     }
 
     /// Forgets a segment that is about to be removed.
@@ -128,7 +131,7 @@ impl<D: Disk> Reader<D> {
         if position.offset < SEGMENT_HEADER_BYTES || position.offset.saturating_add(RECORD_HEADER_BYTES) > end {
             return Err(absent);
         }
-        let handle = self.handle(position.segment)?;
+        let handle = self.handle(position.segment)?.ok_or(absent.clone())?;
         let fail = |error| LedgerError::io("read", &file_name(position.segment), error);
         let room = usize::try_from(end - position.offset).unwrap_or(usize::MAX);
         let mut bytes = vec![0; READ_AHEAD_BYTES.min(room)];
@@ -183,7 +186,7 @@ impl<D: Disk> Reader<D> {
         let Some(segment) = self.state().segments.get(&id).cloned() else { return Ok(ControlFlow::Continue(())) };
         let start = start.unwrap_or(SEGMENT_HEADER_BYTES).max(SEGMENT_HEADER_BYTES);
         let chain = (start == SEGMENT_HEADER_BYTES).then_some(segment.chain);
-        let handle = self.handle(id)?;
+        let Some(handle) = self.handle(id)? else { return Ok(ControlFlow::Continue(())) };
         let mut walk = Walk::new(&handle.file, handle.salt, start, segment.end, chain);
         while walk.offset() < segment.end {
             let position = Position { segment: id, offset: walk.offset() };

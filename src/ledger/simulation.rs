@@ -211,8 +211,9 @@ impl History {
     }
 
     fn compact(&mut self, tail: &mut Tail<FalseDisk>, reader: &Reader<FalseDisk>) {
-        let sealed: Vec<u64> = reader.segments().iter().filter(|s| s.sealed).map(|s| s.id).collect();
-        let Some(segment) = sealed.get(self.rng.below(sealed.len())).copied() else { return };
+        let segments = reader.segments();
+        let Some((_, past)) = segments.split_last() else { return };
+        let Some(segment) = past.get(self.rng.below(past.len())).map(|segment| segment.id) else { return };
         let mut keep_rng = Rng(self.rng.next());
         let mut append = |entries: Vec<Entry>| {
             let ids = entries.iter().map(|e| u32::from_le_bytes(*e.payload.first_chunk().unwrap())).collect();
@@ -367,6 +368,59 @@ fn a_damaged_record_before_acknowledged_ones_is_not_taken_for_a_torn_tail() {
     assert!(matches!(error, LedgerError::Corrupt { position, .. } if position == positions[2]), "{error}");
     let (_, _, found) = reopen(before, &options).unwrap();
     assert_eq!(found.len(), 5);
+}
+
+#[test]
+fn a_sector_that_a_failed_sync_destroyed_is_written_anew() {
+    let (disk, positions, options) = groups(3);
+    let Opened { mut tail, .. } = recovery::open(disk.clone(), options.clone(), LEDGER_ID).unwrap();
+    disk.faults(Faults { sync_in: 1, destroys: true, ..Faults::default() });
+    let lost = Prepared::all(vec![entry(8)]);
+    assert!(matches!(tail.commit(&[&lost]).remove(0), Err(LedgerError::Io { .. })));
+    let kept = Prepared::all(vec![entry(9)]);
+    let position = tail.commit(&[&kept]).remove(0).unwrap()[0];
+    let (_, _, found) = reopen(disk.platters().power_cut(&mut Luck::None), &options).unwrap();
+    let mut expected: Vec<_> = positions.into_iter().zip(0..).collect();
+    expected.push((position, 9));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_ledger_goes_on_when_there_is_room() {
+    let (disk, positions, options) = groups(3);
+    let Opened { mut tail, reader, .. } = recovery::open(disk.clone(), options.clone(), LEDGER_ID).unwrap();
+    let noise: Vec<u8> = (0..9000).map(|_| rand::random()).collect();
+    let large = Prepared::all(vec![Entry { payload: Bytes::from(noise), ..entry(0) }]);
+    disk.faults(Faults { space: Some(disk.used() + 3000), ..Faults::default() });
+    for _ in 0..3 {
+        assert!(matches!(tail.commit(&[&large]).remove(0), Err(LedgerError::Full)));
+        assert_eq!(replay(&reader).unwrap().len(), 3);
+    }
+    // What still fits is taken.
+    let small = Prepared::all(vec![entry(3)]);
+    tail.commit(&[&small]).remove(0).unwrap();
+    disk.faults(Faults::default());
+    let position = tail.commit(&[&large]).remove(0).unwrap()[0];
+    assert_eq!(reader.read(position).unwrap().payload.len(), 9000);
+    let end = reader.state().end;
+    let after =
+        recovery::open(FalseDisk::new(disk.platters().power_cut(&mut Luck::None), 0), options, LEDGER_ID).unwrap();
+    assert_eq!(after.recovery.records, u64::try_from(positions.len()).unwrap() + 2);
+    assert_eq!(after.reader.state().end, end);
+}
+
+#[test]
+fn after_a_failure_that_cannot_be_mended_the_ledger_is_closed_until_it_is_opened_again() {
+    let (disk, positions, options) = groups(3);
+    let Opened { mut tail, .. } = recovery::open(disk.clone(), options.clone(), LEDGER_ID).unwrap();
+    disk.faults(Faults { sync_in: 1, streak: 5, ..Faults::default() });
+    let records = Prepared::all(vec![entry(3)]);
+    assert!(matches!(tail.commit(&[&records]).remove(0), Err(LedgerError::Io { .. })));
+    disk.faults(Faults::default());
+    assert!(matches!(tail.commit(&[&records]).remove(0), Err(LedgerError::Closed)));
+    let (_, mut opened, found) = reopen(disk.platters().killed(), &options).unwrap();
+    assert!(found.iter().map(|(position, _)| *position).eq(positions));
+    opened.tail.commit(&[&records]).remove(0).unwrap();
 }
 
 #[test]

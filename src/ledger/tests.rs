@@ -143,7 +143,7 @@ fn a_compacted_segment_lives_on_in_its_copies() {
     ledger.remove(first.id).unwrap();
     assert!(matches!(ledger.read(moved[0].0), Err(LedgerError::NoSuchRecord { .. })));
     let last = ledger.segments().last().copied().unwrap();
-    assert!(matches!(ledger.remove(last.id), Err(LedgerError::NotSealed { .. })));
+    assert!(matches!(ledger.remove(last.id), Err(LedgerError::InUse { .. })));
     let before = replay(&ledger, None);
     drop(ledger);
     let (ledger, _) = open(dir.path());

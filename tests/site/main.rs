@@ -18,3 +18,4 @@
 #[allow(dead_code, reason = "each helper serves some of the modules")]
 mod harness;
 mod house;
+mod ledger;
