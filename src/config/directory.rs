@@ -15,7 +15,7 @@ use crate::base::duration::Span;
 pub struct Directory {
     /// LDAP servers, asked in this order. (Restarts smtp and pop-imap.)
     pub servers: Vec<SocketAddress>,
-    /// Where searches start. Empty: `o=` and the site's name. (Restarts smtp and pop-imap.)
+    /// Where searches start. Empty: `o=` and the site's name. (Restarts every role.)
     pub base: String,
     /// Whom to bind as. Empty: SASL EXTERNAL over a unix socket, anonymous over TCP. (Restarts smtp and pop-imap.)
     pub bind_dn: String,

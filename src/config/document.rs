@@ -10,6 +10,7 @@ use figment::value::{Dict, Tag, Value as Plain};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::fault::{Fault, Place};
+use super::mask;
 
 /// Syntax faults that are looked for in one file, at most: each costs a pass over it.
 const SYNTAX_FAULTS_MAX: usize = 20;
@@ -82,14 +83,49 @@ pub(crate) fn parse(text: &str) -> (Option<Node>, Vec<Fault>) {
             Ok(document) => return (Some(from_table(document.as_table(), 0..0, 0..0)), faults),
             Err(error) => error,
         };
-        let span = error.span().unwrap_or(0..0);
+        let mut span = error.span().unwrap_or(0..0);
         let message = error.message().lines().next().unwrap_or("not TOML").to_owned();
-        let line = line_around(&text, span.start);
+        let mut broken = line_around(&text, span.start);
+        // The parser tells where it noticed, which is the end of the file; the writer wants to know where it begins.
+        let unclosed = message.starts_with("unclosed").then(|| unclosed(&text, span.start)).flatten();
+        let can_go_on = match unclosed {
+            Some(opened) => {
+                broken = opened.clone();
+                span = opened.start..opened.start + 1;
+                true
+            }
+            None => is_whole_line(&text, &broken),
+        };
         faults.push(Fault::new(Place::File(span), message));
-        if faults.len() >= SYNTAX_FAULTS_MAX || !blank(&mut text, line) {
+        if faults.len() >= SYNTAX_FAULTS_MAX || !can_go_on {
             return (None, faults);
         }
+        blank(&mut text, broken);
     }
+}
+
+/// The list or inline table that is not closed before the byte at `end`, from its bracket to where something new begins.
+fn unclosed(text: &str, end: usize) -> Option<Span> {
+    let mut open: Option<(usize, usize)> = None;
+    let mut offset = 0;
+    for line in text.get(..end)?.split_inclusive('\n') {
+        let opens = line.matches(['[', '{']).count();
+        let closes = line.matches([']', '}']).count();
+        let value = line.split_once('=').map(|(key, value)| (key.len() + 1, value.trim_start()));
+        match (open, value) {
+            (None, Some((key, value))) if value.starts_with(['[', '{']) && opens > closes => {
+                let bracket = line.get(key..).and_then(|rest| rest.find(['[', '{']))?;
+                open = Some((offset + key + bracket, opens - closes));
+            }
+            (Some((at, depth)), _) => {
+                open = Some((at, (depth + opens).saturating_sub(closes))).filter(|(_, depth)| *depth > 0);
+            }
+            (None, _) => {}
+        }
+        offset += line.len();
+    }
+    let (start, _) = open?;
+    Some(start..start + mask::end_of_open(text.get(start..)?))
 }
 
 /// The line that holds the byte at `offset`, without its line end.
@@ -100,17 +136,22 @@ fn line_around(text: &str, offset: usize) -> Span {
     start..end
 }
 
-/// Puts spaces in place of a line `key = value`; false when the line is something that others hang on:
-/// a table header, or a value of several lines.
-fn blank(text: &mut String, line: Span) -> bool {
-    let Some(content) = text.get(line.clone()) else { return false };
+/// Whether a line is `key = value` by itself, so that the rest can be understood without it: no table header, no value
+/// of several lines.
+fn is_whole_line(text: &str, line: &Span) -> bool {
+    let content = text.get(line.clone()).unwrap_or_default();
     let several = ["\"\"\"", "'''"].iter().any(|quotes| content.contains(quotes));
     let balanced = content.matches(['[', '{']).count() == content.matches([']', '}']).count();
-    if content.trim_start().starts_with('[') || !content.contains('=') || several || !balanced {
-        return false;
+    !content.trim_start().starts_with('[') && content.contains('=') && !several && balanced
+}
+
+/// Puts spaces in place of whole lines.
+fn blank(text: &mut String, broken: Span) {
+    let start = line_around(text, broken.start).start;
+    if let Some(content) = text.get(start..broken.end) {
+        let spaces: String = content.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect();
+        text.replace_range(start..broken.end, &spaces);
     }
-    text.replace_range(line.clone(), &" ".repeat(line.len()));
-    true
 }
 
 fn from_item(item: &Item, key: Span) -> Option<Node> {

@@ -4,7 +4,7 @@
 //! Never: reads the environment itself; the variables are handed in.
 //!
 //! `FIFE_`, the table, two underscores, the key; upper case, hyphens as underscores.
-//! The value is the bare text (no quotes); lists are separated by commas, or written as in TOML with brackets.
+//! The value is the bare text (no quotes); lists are separated by commas, or written as in TOML, in brackets.
 //! It holds for every host and comes before everything in the file. `[hosts]` cannot be set from the environment.
 
 use figment::value::{Tag, Value as Plain};
@@ -37,10 +37,9 @@ pub(crate) fn read(variables: &[(String, String)]) -> (Vec<Variable>, Vec<Fault>
     for (name, value) in variables.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
         let known = settings().find(|(section, key, _)| variable_name(section, key) == *name);
         match known {
-            Some((section, key, kind)) => match node(kind, value) {
-                Some(node) => found.push(Variable { name: name.clone(), section, key, node }),
-                None => faults.push(Fault::new(Place::Environment(name.clone()), "is no TOML list")),
-            },
+            Some((section, key, kind)) => {
+                found.push(Variable { name: name.clone(), section, key, node: node(kind, value) });
+            }
             None => faults.extend(misnamed(name)),
         }
     }
@@ -64,23 +63,25 @@ fn misnamed(name: &str) -> Option<Fault> {
 }
 
 /// The text as a value of this kind; whether it is a good one is found by the same walk that checks the file.
-fn node(kind: &Kind, text: &str) -> Option<Node> {
+fn node(kind: &Kind, text: &str) -> Node {
     let leaf = |value: Plain| Node { key: 0..0, value: 0..0, content: Content::Leaf(value) };
     let text = if text.len() > VALUE_LEN_MAX { "" } else { text };
     match kind {
-        Kind::List(_) if text.trim_start().starts_with('[') => {
-            let (root, _) = document::parse(&format!("list = {text}"));
-            root?.get("list").cloned()
-        }
         Kind::List(inner) => {
+            // A list as in TOML; `[::]:25` begins with a bracket too, but is none.
+            let (root, faults) = document::parse(&format!("list = {text}"));
+            let list = root.as_ref().and_then(|root| root.get("list")).filter(|_| faults.is_empty());
+            if let Some(node @ Node { content: Content::List(_), .. }) = list {
+                return node.clone();
+            }
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            let items = parts.map(|part| node(inner, part)).collect::<Option<Vec<_>>>()?;
-            Some(Node { key: 0..0, value: 0..0, content: Content::List(items) })
+            let items = parts.map(|part| node(inner, part)).collect();
+            Node { key: 0..0, value: 0..0, content: Content::List(items) }
         }
-        Kind::Boolean => Some(leaf(text.trim().parse::<bool>().map_or_else(|_| text.into(), Plain::from))),
-        Kind::Integer(..) => Some(leaf(text.trim().parse::<i64>().map_or_else(|_| text.into(), Plain::from))),
+        Kind::Boolean => leaf(text.trim().parse::<bool>().map_or_else(|_| text.into(), Plain::from)),
+        Kind::Integer(..) => leaf(text.trim().parse::<i64>().map_or_else(|_| text.into(), Plain::from)),
         Kind::Text | Kind::Choice(_) | Kind::Typed(..) | Kind::Secret | Kind::Table => {
-            Some(leaf(Plain::String(Tag::Default, text.to_owned())))
+            leaf(Plain::String(Tag::Default, text.to_owned()))
         }
     }
 }

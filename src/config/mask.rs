@@ -38,7 +38,25 @@ pub(crate) fn mask(text: &str) -> String {
             hide(&mut out, value);
         }
     }
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if let Some(end) = secret_without_sign(line) {
+            hide(&mut out, value_after(text, start + end));
+        }
+        start += line.len();
+    }
     String::from_utf8(out).unwrap_or_default()
+}
+
+/// Where the key ends in a line that begins with the name of a secret and goes on without an equals sign.
+fn secret_without_sign(line: &str) -> Option<usize> {
+    let word = line.trim_start_matches([' ', '\t', '"', '\'']);
+    let skipped = line.len() - word.len();
+    let end = word.find(|c: char| !(c.is_alphanumeric() || matches!(c, '-' | '_' | '.'))).unwrap_or(word.len());
+    let (key, rest) = word.split_at_checked(end)?;
+    let rest_of_key = rest.trim_start_matches(['"', '\'', ' ', '\t']);
+    let key = key.rsplit('.').next().unwrap_or_default();
+    (is_secret_key(key) && !rest_of_key.starts_with('=')).then_some(skipped + end)
 }
 
 /// The key that ends just before an equals sign: the last part of a dotted or quoted key.
@@ -85,7 +103,7 @@ fn value_after(text: &str, start: usize) -> Range<usize> {
 }
 
 /// The length of a list or table of unknown shape: up to the line before one that starts a key or a header.
-fn end_of_open(value: &str) -> usize {
+pub(super) fn end_of_open(value: &str) -> usize {
     let mut length = 0;
     for (number, line) in value.split_inclusive('\n').enumerate() {
         let starts_anew = |line: &str| {

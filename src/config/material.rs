@@ -63,7 +63,7 @@ pub fn role_view(effective: &Effective, role: Role, material: &Material) -> Role
     // Where the state is does not change while fife runs.
     let site = site::Site { state: "".into(), ..site.clone() };
     let table = match role {
-        Role::LdapProxy => serde_json::json!({ "own": tables.ldap_proxy }),
+        Role::LdapProxy => serde_json::json!({ "own": tables.ldap_proxy, "base": tables.directory.base }),
         Role::PopImap => serde_json::json!({ "own": tables.pop_imap, "directory": tables.directory }),
         Role::Smtp => serde_json::json!({ "own": tables.smtp, "directory": tables.directory }),
     };

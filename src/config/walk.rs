@@ -252,6 +252,8 @@ fn found(node: &Node) -> String {
         Content::List(_) => "a list".to_owned(),
         Content::Table(_) => "a table".to_owned(),
         Content::Leaf(Plain::String(_, text)) => {
+            // An unclosed quote may have drawn a secret into another value.
+            let text = &mask::mask(text);
             let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
             if shown.len() < text.len() {
                 shown.push('…');
