@@ -82,7 +82,8 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 /// Joins names to roles: the one place where they meet.
 async fn serve(handover: Handover) -> Result<(), Box<dyn Error>> {
     match handover.role {
+        Role::LdapProxy => Ok(crate::ldap_proxy::serve(handover).await?),
         Role::PopImap => Ok(crate::pop_imap::serve::serve(handover).await?),
-        role @ (Role::LdapProxy | Role::Smtp) => Err(format!("{role} is not in this build").into()),
+        role @ Role::Smtp => Err(format!("{role} is not in this build").into()),
     }
 }

@@ -68,8 +68,8 @@ pub fn generate_password() -> SecretText {
 
 /// Makes the top entry; done when it is there already.
 pub(super) async fn add_base(directory: &Directory) -> Result<(), AdminError> {
-    let site = directory.base().strip_prefix("o=").unwrap_or(directory.base());
-    let attributes = vec![(names::OBJECT_CLASS, vec![names::ORGANIZATION]), (names::O, vec![site])];
+    // The server takes the value of `o` from the name (RFC 4511 section 4.7).
+    let attributes = vec![(names::OBJECT_CLASS, vec![names::ORGANIZATION])];
     match add(directory, directory.base(), &attributes).await {
         Err(AdminError::Exists(_)) => Ok(()),
         other => other,

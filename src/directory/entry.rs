@@ -63,9 +63,9 @@ impl Entry {
         self.all(name).any(|have| have.eq_ignore_ascii_case(value))
     }
 
-    /// Whether mail for the entry goes elsewhere and nowhere else (qmail-ldap: `deliveryMode: forwardonly`).
+    /// Whether mail for the entry goes elsewhere and nowhere else (qmail-ldap: `forwardonly`, in newer ones `nolocal`).
     pub(super) fn is_alias(&self) -> bool {
-        self.has(names::DELIVERY_MODE, names::FORWARD_ONLY)
+        self.has(names::DELIVERY_MODE, names::FORWARD_ONLY) || self.has(names::DELIVERY_MODE, "nolocal")
     }
 }
 

@@ -8,7 +8,6 @@ pub const UID: &str = "uid";
 pub const CN: &str = "cn";
 pub const SN: &str = "sn";
 pub const OU: &str = "ou";
-pub const O: &str = "o";
 pub const MAIL: &str = "mail";
 pub const MAIL_ALTERNATE_ADDRESS: &str = "mailAlternateAddress";
 pub const MAIL_FORWARDING_ADDRESS: &str = "mailForwardingAddress";

@@ -1,1 +1,38 @@
-//! The ldap-proxy role: the directory door.
+//! ldap-proxy: the directory door.
+//!
+//! Owns: the LDAP server and the embedded directory behind it. Called by: `fife role ldap-proxy`.
+//! Never: knows what mail is; it knows entries, and how the site's entries go together.
+//! What the directory holds: `docs/directory.md`.
+//!
+//! - `serve`: sockets and deadlines; `frame`, `session`: the protocol, no I/O;
+//! - `access`: who may what; `engine`: does what was decided;
+//! - `schema`, `dn`, `entry`, `filter`, `change`, `rules`: what entries are and how they change;
+//! - `search`, `plan`, `view`: how they are found; `record`, `writer`: how they are kept;
+//! - `password`, `hasher`: password hashes; `publish`: root DSE and schema; `metrics`: counters.
+
+mod access;
+mod change;
+mod dn;
+mod engine;
+mod entry;
+mod filter;
+mod frame;
+mod hasher;
+mod metrics;
+mod password;
+mod plan;
+mod publish;
+mod record;
+mod refusal;
+mod rules;
+mod schema;
+mod search;
+mod serve;
+mod session;
+mod view;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use serve::{LdapProxyError, serve};
