@@ -3,12 +3,13 @@
 //! Owns: the walk through all segments that tests headers, checksums, chain, indexes and seals, and its report.
 //! Called by: `fife store check` and its like, tests. Never: repairs anything, stops at the first fault.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use super::disk::{Disk, DiskFile, RealDisk};
 use super::reader::State;
-use super::record::{Chain, Salt};
+use super::record::{Chain, Removal, Salt, genesis};
 use super::recovery::{read_footer, read_header, read_index, read_whole_seal, survey};
 use super::segment::{Footer, SEGMENT_HEADER_BYTES, file_name, segment_of};
 use super::walk::Walk;
@@ -19,8 +20,10 @@ use super::{Ledger, LedgerError, Position};
 pub struct Report {
     /// Segments read.
     pub segments: u64,
-    /// Good records.
+    /// Good records, as their owner counts them.
     pub records: u64,
+    /// Segments that were compacted away, by the ledger's own notes.
+    pub removed: u64,
     /// Bytes of segment files read.
     pub bytes: u64,
     /// Bytes behind the last whole append: zeros prepared for the next ones, or what a crash has left.
@@ -73,7 +76,7 @@ pub(super) fn check_disk<D: Disk>(disk: &D) -> io::Result<Report> {
         let end = if ids.last() == Some(id) { End::Find } else { End::Seal };
         checker.segment(&disk.open(&file_name(*id))?, *id, end)?;
     }
-    Ok(checker.report)
+    Ok(checker.finish())
 }
 
 /// All segments of a directory that is written to meanwhile.
@@ -89,7 +92,7 @@ fn check_live<D: Disk, S: std::ops::Deref<Target = State>>(disk: &D, state: impl
         };
         checker.segment(&file, id, if segment.sealed { End::Seal } else { End::Known(segment.end) })?;
     }
-    Ok(checker.report)
+    Ok(checker.finish())
 }
 
 /// How far the records of a segment go.
@@ -107,7 +110,20 @@ struct Checker {
     report: Report,
     ledger: Option<[u8; 16]>,
     /// The last segment, and the chain value after it if that is known.
-    before: Option<(u64, Option<Chain>)>,
+    last: Option<(u64, Option<Chain>)>,
+    /// Where segments are missing; they have to be among the removed ones.
+    gaps: Vec<Gap>,
+    removed: BTreeMap<u64, Removal>,
+}
+
+/// Missing segments.
+struct Gap {
+    first: u64,
+    /// The segment that follows.
+    next: u64,
+    /// Chain values on both sides, as far as they are known.
+    before: Option<Chain>,
+    after: Chain,
 }
 
 impl Checker {
@@ -118,7 +134,7 @@ impl Checker {
     fn segment<F: DiskFile>(&mut self, file: &F, id: u64, end: End) -> io::Result<()> {
         self.report.segments += 1;
         self.report.bytes += file.bytes()?;
-        let before = self.before.replace((id, None));
+        let last = self.last.replace((id, None));
         let Some(header) = read_header(file)? else {
             self.fault(id, 0, "segment header");
             return Ok(());
@@ -126,10 +142,10 @@ impl Checker {
         if header.segment != id || *self.ledger.get_or_insert(header.ledger) != header.ledger {
             self.fault(id, 0, "segment of another ledger");
         }
-        if let Some((last, Some(chain))) = before
-            && last + 1 == id
-            && chain != header.chain
-        {
+        let (last, before) = last.unwrap_or((0, Some(genesis(&header.ledger))));
+        if last + 1 != id {
+            self.gaps.push(Gap { first: last + 1, next: id, before, after: header.chain });
+        } else if before.is_some_and(|chain| chain != header.chain) {
             self.fault(id, 0, "chain does not follow from the segment before");
         }
         let salt = Salt::of(&header.ledger, header.segment);
@@ -144,8 +160,36 @@ impl Checker {
             }
             (End::Known(end), _) => self.records(file, id, salt, header.chain, end, Some(&[]))?,
         };
-        self.before = Some((id, chain));
+        self.last = Some((id, chain));
         Ok(())
+    }
+
+    /// Holds the gaps against what is noted of removed segments.
+    fn finish(mut self) -> Report {
+        for gap in std::mem::take(&mut self.gaps) {
+            let mut chain = gap.before;
+            for id in gap.first..gap.next {
+                match self.removed.get(&id).copied() {
+                    None => {
+                        self.fault(id, 0, "segment is missing");
+                        chain = None;
+                        // One fault for the gap: a damaged id must not make millions.
+                        break;
+                    }
+                    Some(removal) => {
+                        if chain.is_some_and(|chain| chain != removal.before) {
+                            self.fault(id, 0, "removed segment does not follow from the one before");
+                        }
+                        chain = Some(removal.after);
+                    }
+                }
+            }
+            if chain.is_some_and(|chain| chain != gap.after) {
+                self.fault(gap.next, 0, "chain does not follow from the removed segment before");
+            }
+        }
+        self.report.removed = u64::try_from(self.removed.len()).unwrap_or(u64::MAX);
+        self.report
     }
 
     fn sealed<F: DiskFile>(
@@ -172,9 +216,8 @@ impl Checker {
     fn unsealed<F: DiskFile>(&mut self, file: &F, id: u64, salt: Salt, chain: Chain) -> io::Result<Option<Chain>> {
         match survey(file, id, salt, chain) {
             Ok(survey) => {
-                self.report.records += u64::try_from(survey.index.len()).unwrap_or(u64::MAX);
                 self.report.unfinished_bytes += survey.bytes - survey.end;
-                Ok(Some(survey.chain))
+                self.records(file, id, salt, chain, survey.end, Some(&[]))
             }
             Err(LedgerError::Corrupt { position, what }) => {
                 self.fault(position.segment, position.offset, what);
@@ -205,8 +248,11 @@ impl Checker {
                 self.fault(id, offset, "index does not know this record");
                 break;
             }
-            if walk.next()?.is_some() {
-                self.report.records += 1;
+            if let Some(found) = walk.next()? {
+                match Removal::decode(found.payload).filter(|_| found.header.fields.removal()) {
+                    Some(removal) => drop(self.removed.insert(removal.segment, removal)),
+                    None => self.report.records += 1,
+                }
                 continue;
             }
             if index.is_none() {

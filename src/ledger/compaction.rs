@@ -4,11 +4,15 @@
 //! Never: decides which records live; the owner does.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::disk::Disk;
-use super::reader::Reader;
+use super::reader::{Reader, entry_at};
+use super::record::{Fields, Prepared, Removal};
 use super::segment::file_name;
-use super::{Entry, Ledger, LedgerError, Position};
+use super::{Entry, Ledger, LedgerError, Position, block_on, submit};
 
 /// Kept records are appended in portions of about this size, so that appends of others come in between.
 const PORTION_BYTES: usize = 1024 * 1024;
@@ -28,19 +32,20 @@ impl Ledger {
         segment: u64,
         keep: &mut dyn FnMut(Position, &Entry) -> bool,
     ) -> Result<Vec<(Position, Position)>, LedgerError> {
-        rewrite(&self.inner.reader, segment, keep, &mut |entries| self.append_blocking(entries))
+        rewrite(&self.inner.reader, segment, keep, &mut |records| block_on(submit(Arc::clone(&self.inner), records)))
     }
 
     /// Compaction, second step: the segment is gone when this returns, and its space with it.
     ///
     /// # Errors
-    /// `InUse` for the last segment, `NoSuchRecord` for one that is gone already, `Io`.
+    /// `InUse` for the last segment, `NoSuchRecord` for one that is gone already, `Io`; `Full` when the space came back but
+    /// the note of the removal found none.
     pub fn remove(&self, segment: u64) -> Result<(), LedgerError> {
-        remove(&self.inner.reader, segment)
+        remove(&self.inner.reader, segment, &mut |records| block_on(submit(Arc::clone(&self.inner), records)))
     }
 }
 
-type Append<'a> = dyn FnMut(Vec<Entry>) -> Result<Vec<Position>, LedgerError> + 'a;
+type Append<'a> = dyn FnMut(Vec<Prepared>) -> Result<Vec<Position>, LedgerError> + 'a;
 
 pub(super) fn rewrite<D: Disk>(
     reader: &Reader<D>,
@@ -52,39 +57,47 @@ pub(super) fn rewrite<D: Disk>(
     let mut moved = Vec::new();
     let mut portion = Vec::new();
     let mut bytes = 0;
-    let mut outcome = Ok(());
-    let mut visit = |position, entry: Entry| {
-        if keep(position, &entry) {
-            bytes += entry.payload.len();
-            portion.push((position, entry));
+    let mut visit = |position, fields: Fields, payload: Bytes| {
+        // What is noted of removed segments lives as long as the ledger.
+        if fields.removal() || keep(position, &entry_at(position, &fields, payload.clone())?) {
+            bytes += payload.len();
+            portion.push((position, fields, payload));
         }
         if bytes >= PORTION_BYTES {
             bytes = 0;
-            outcome = move_portion(&mut portion, &mut moved, append);
+            move_portion(&mut portion, &mut moved, append)?;
         }
-        if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        Ok(ControlFlow::Continue(()))
     };
-    reader.replay_segment(segment, None, &mut visit).map(drop)?;
-    outcome?;
+    reader.walk(segment, None, &mut visit).map(drop)?;
     move_portion(&mut portion, &mut moved, append)?;
     Ok(moved)
 }
 
 fn move_portion(
-    portion: &mut Vec<(Position, Entry)>,
+    portion: &mut Vec<(Position, Fields, Bytes)>,
     moved: &mut Vec<(Position, Position)>,
     append: &mut Append<'_>,
 ) -> Result<(), LedgerError> {
     if portion.is_empty() {
         return Ok(());
     }
-    let (old, entries): (Vec<_>, Vec<_>) = portion.drain(..).unzip();
-    moved.extend(old.into_iter().zip(append(entries)?));
+    let (old, records): (Vec<_>, Vec<_>) =
+        portion.drain(..).map(|(old, fields, payload)| ((old, fields.removal()), (fields, payload))).unzip();
+    let new = append(Prepared::again(records))?;
+    moved.extend(old.into_iter().zip(new).filter(|((_, removal), _)| !removal).map(|((old, _), new)| (old, new)));
     Ok(())
 }
 
-pub(super) fn remove<D: Disk>(reader: &Reader<D>, segment: u64) -> Result<(), LedgerError> {
+pub(super) fn remove<D: Disk>(reader: &Reader<D>, segment: u64, append: &mut Append<'_>) -> Result<(), LedgerError> {
     let known = reader.past(segment)?;
+    let note = || vec![Removal { segment, before: known.before, after: known.after }.record()];
+    let noted = match append(note()) {
+        Ok(_) => true,
+        // Removing is what makes room. If the power goes before the note is made, the check will miss the segment.
+        Err(LedgerError::Full) => false,
+        Err(error) => return Err(error),
+    };
     let name = file_name(segment);
     let fail = |error| LedgerError::io("remove", &name, error);
     // Readers first: none may look for a file that is gone.
@@ -93,5 +106,9 @@ pub(super) fn remove<D: Disk>(reader: &Reader<D>, segment: u64) -> Result<(), Le
         reader.state_mut().segments.insert(segment, known);
         return Err(fail(error));
     }
-    reader.disk().sync().map_err(fail)
+    reader.disk().sync().map_err(fail)?;
+    if !noted {
+        append(note())?;
+    }
+    Ok(())
 }

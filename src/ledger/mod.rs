@@ -121,7 +121,7 @@ pub struct Entry {
 pub struct Recovery {
     /// Number of segments.
     pub segments: usize,
-    /// Number of records in them.
+    /// Number of records in them, the ledger's own notes of removed segments included.
     pub records: u64,
     /// The remains of appends that were never acknowledged; they have been cut off.
     pub cut: Option<Cut>,
@@ -228,18 +228,7 @@ impl Ledger {
             if let Some(entry) = entries.iter().find(|entry| payload_bytes(entry) > PAYLOAD_BYTES_MAX) {
                 return Err(LedgerError::TooLarge { bytes: payload_bytes(entry), limit: PAYLOAD_BYTES_MAX });
             }
-            let records = prepare(entries).await?;
-            let bytes: u64 = records.iter().map(Prepared::bytes).sum();
-            if bytes > inner.append_bytes_max {
-                return Err(LedgerError::TooLarge { bytes, limit: inner.append_bytes_max });
-            }
-            let units = usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(QUEUE_UNIT_BYTES).min(inner.room_units);
-            let units = u32::try_from(units).unwrap_or(u32::MAX);
-            let permit = Arc::clone(&inner.room).acquire_many_owned(units).await.map_err(|_| LedgerError::Closed)?;
-            let (done, outcome) = oneshot::channel();
-            let queue = inner.queue.as_ref().ok_or(LedgerError::Closed)?;
-            queue.send(Request { records, done, permit }).map_err(|_| LedgerError::Closed)?;
-            outcome.await.unwrap_or(Err(LedgerError::Closed))
+            submit(inner, prepare(entries).await?).await
         }
     }
 
@@ -324,6 +313,21 @@ async fn prepare(entries: Vec<Entry>) -> Result<Vec<Prepared>, LedgerError> {
         }
         Ok(_) | Err(_) => Ok(Prepared::all(entries)),
     }
+}
+
+/// Hands records to the writer, as one append, and waits until they are durable.
+async fn submit(inner: Arc<Inner>, records: Vec<Prepared>) -> Result<Vec<Position>, LedgerError> {
+    let bytes: u64 = records.iter().map(Prepared::bytes).sum();
+    if bytes > inner.append_bytes_max {
+        return Err(LedgerError::TooLarge { bytes, limit: inner.append_bytes_max });
+    }
+    let units = usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(QUEUE_UNIT_BYTES).min(inner.room_units);
+    let units = u32::try_from(units).unwrap_or(u32::MAX);
+    let permit = Arc::clone(&inner.room).acquire_many_owned(units).await.map_err(|_| LedgerError::Closed)?;
+    let (done, outcome) = oneshot::channel();
+    let queue = inner.queue.as_ref().ok_or(LedgerError::Closed)?;
+    queue.send(Request { records, done, permit }).map_err(|_| LedgerError::Closed)?;
+    outcome.await.unwrap_or(Err(LedgerError::Closed))
 }
 
 /// Waits for a future on this thread.

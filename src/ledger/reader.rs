@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile};
-use super::record::{self, Chain, Header, RECORD_HEADER_BYTES, Salt};
+use super::record::{self, Chain, Fields, Header, RECORD_HEADER_BYTES, Salt};
 use super::segment::{SEGMENT_HEADER_BYTES, file_name};
 use super::walk::Walk;
 use super::{Entry, LedgerError, Position, SegmentInfo};
@@ -28,7 +28,9 @@ pub(super) struct Segment {
     pub(super) records: u64,
     pub(super) sealed: bool,
     /// Chain value before its first record.
-    pub(super) chain: Chain,
+    pub(super) before: Chain,
+    /// Chain value after its last record.
+    pub(super) after: Chain,
 }
 
 /// What is durable.
@@ -157,7 +159,7 @@ impl<D: Disk> Reader<D> {
         if payload.len() != size || !header.agrees(&payload) {
             return Err(damaged("checksum"));
         }
-        record::entry(&header.fields, payload).ok_or_else(|| damaged("compression"))
+        entry_at(position, &header.fields, payload)
     }
 
     pub(super) fn replay(
@@ -167,9 +169,15 @@ impl<D: Disk> Reader<D> {
     ) -> Result<(), LedgerError> {
         let first = from.map_or(0, |position| position.segment);
         let ids: Vec<u64> = self.state().segments.range(first..).map(|(id, _)| *id).collect();
+        let mut visit = |position, fields: Fields, payload| {
+            if fields.removal() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            Ok(visit(position, entry_at(position, &fields, payload)?))
+        };
         for id in ids {
             let start = from.filter(|position| position.segment == id).map(|position| position.offset);
-            if self.replay_segment(id, start, visit)?.is_break() {
+            if self.walk(id, start, &mut visit)?.is_break() {
                 break;
             }
         }
@@ -177,28 +185,34 @@ impl<D: Disk> Reader<D> {
     }
 
     /// The records of one segment from `start` on, as far as they are durable now. None if it has been removed.
-    pub(super) fn replay_segment(
+    pub(super) fn walk(
         &self,
         id: u64,
         start: Option<u64>,
-        visit: &mut dyn FnMut(Position, Entry) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, LedgerError> {
         let Some(segment) = self.state().segments.get(&id).cloned() else { return Ok(ControlFlow::Continue(())) };
         let start = start.unwrap_or(SEGMENT_HEADER_BYTES).max(SEGMENT_HEADER_BYTES);
-        let chain = (start == SEGMENT_HEADER_BYTES).then_some(segment.chain);
+        let chain = (start == SEGMENT_HEADER_BYTES).then_some(segment.before);
         let Some(handle) = self.handle(id)? else { return Ok(ControlFlow::Continue(())) };
         let mut walk = Walk::new(&handle.file, handle.salt, start, segment.end, chain);
         while walk.offset() < segment.end {
             let position = Position { segment: id, offset: walk.offset() };
             let found = walk.next().map_err(|error| LedgerError::io("read", &file_name(id), error))?;
             let found = found.ok_or(LedgerError::Corrupt { position, what: "checksum or chain" })?;
-            let payload = Bytes::copy_from_slice(found.payload);
-            let entry = record::entry(&found.header.fields, payload)
-                .ok_or(LedgerError::Corrupt { position, what: "compression" })?;
-            if visit(position, entry).is_break() {
+            let (fields, payload) = (found.header.fields, Bytes::copy_from_slice(found.payload));
+            if visit(position, fields, payload)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// Is shown records as they are stored.
+pub(super) type Visit<'a> = dyn FnMut(Position, Fields, Bytes) -> Result<ControlFlow<()>, LedgerError> + 'a;
+
+/// The entry in a record that was found good.
+pub(super) fn entry_at(position: Position, fields: &Fields, payload: Bytes) -> Result<Entry, LedgerError> {
+    record::entry(fields, payload).ok_or(LedgerError::Corrupt { position, what: "compression" })
 }

@@ -44,7 +44,9 @@ const COMPRESS_LEVEL: i32 = 1;
 const FLAG_COMPRESSED: u8 = 1;
 /// Another record of the same append follows: alone this one counts for nothing.
 const FLAG_MORE: u8 = 2;
-const FLAGS_KNOWN: u8 = FLAG_COMPRESSED | FLAG_MORE;
+/// The ledger's own: the payload is a `Removal`. Owners never see it.
+const FLAG_REMOVAL: u8 = 4;
+const FLAGS_KNOWN: u8 = FLAG_COMPRESSED | FLAG_MORE | FLAG_REMOVAL;
 
 /// A chain value: what stands for everything up to and including a record.
 pub(super) type Chain = [u8; 32];
@@ -129,6 +131,11 @@ impl Fields {
         self.flags & FLAG_MORE != 0
     }
 
+    /// Whether this is the ledger's own record of a removed segment.
+    pub(super) fn removal(&self) -> bool {
+        self.flags & FLAG_REMOVAL != 0
+    }
+
     fn crc(&self, payload: &[u8]) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c(&self.encode()), payload)
     }
@@ -185,6 +192,37 @@ pub(super) fn entry(fields: &Fields, payload: Bytes) -> Option<Entry> {
     Some(Entry { kind: fields.kind, time_millis: fields.time_millis, payload })
 }
 
+/// What stays of a segment that was compacted away: with this the chain goes on over the gap, and a segment that is
+/// missing without it has been lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Removal {
+    pub(super) segment: u64,
+    /// Chain value before its first record.
+    pub(super) before: Chain,
+    /// Chain value after its last record.
+    pub(super) after: Chain,
+}
+
+impl Removal {
+    pub(super) fn decode(mut payload: &[u8]) -> Option<Self> {
+        let segment = payload.try_get_u64_le().ok()?;
+        let (before, rest) = payload.split_first_chunk()?;
+        let after = rest.try_into().ok()?;
+        Some(Self { segment, before: *before, after })
+    }
+
+    /// The record, as an append of its own.
+    pub(super) fn record(&self) -> Prepared {
+        let mut payload = Vec::with_capacity(72);
+        payload.put_u64_le(self.segment);
+        payload.put_slice(&self.before);
+        payload.put_slice(&self.after);
+        let size = 72;
+        let fields = Fields { size, raw: size, kind: 0, flags: FLAG_REMOVAL, time_millis: 0 };
+        Prepared::of(fields, Bytes::from(payload))
+    }
+}
+
 /// An entry made ready on its caller's thread: compressed, checksummed and digested.
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
@@ -214,7 +252,27 @@ impl Prepared {
             flags: compressed | if more { FLAG_MORE } else { 0 },
             time_millis: entry.time_millis & 0xffff_ffff_ffff,
         };
+        Self::of(fields, payload)
+    }
+
+    fn of(fields: Fields, payload: Bytes) -> Self {
         Self { crc: fields.crc(&payload), digest: fields.digest(&payload), fields, payload }
+    }
+
+    /// Records as they were stored elsewhere, made ready to be one append.
+    pub(super) fn again(records: Vec<(Fields, Bytes)>) -> Vec<Self> {
+        let last = records.len().saturating_sub(1);
+        let again = |(i, (mut fields, payload)): (usize, (Fields, Bytes))| {
+            fields.flags = (fields.flags & !FLAG_MORE) | if i < last { FLAG_MORE } else { 0 };
+            Self::of(fields, payload)
+        };
+        records.into_iter().enumerate().map(again).collect()
+    }
+
+    /// Whether this is the ledger's own record of a removed segment.
+    #[cfg(test)]
+    pub(super) fn removal(&self) -> bool {
+        self.fields.removal()
     }
 
     /// The bytes that it takes in a segment.

@@ -101,12 +101,12 @@ impl<F: DiskFile> Found<F> {
         if follows && self.chain != Some(header.chain) {
             return Err(damaged(0, "chain does not follow from the segment before"));
         }
-        let mut segment = Segment { end: 0, records: 0, sealed: true, chain: header.chain };
+        let mut segment = Segment { end: 0, records: 0, sealed: true, before: header.chain, after: header.chain };
         let footer = if last { read_whole_seal(&file) } else { read_footer(&file) }.map_err(fail)?;
         if let Some(footer) = footer {
             segment.end = u64::from(footer.end);
             segment.records = u64::from(footer.records);
-            self.chain = Some(footer.chain);
+            segment.after = footer.chain;
             if last {
                 // It may be in memory only, left by a process that was killed before its sync.
                 harden(&file, page_of(segment.end), file.bytes().map_err(fail)?).map_err(fail)?;
@@ -117,7 +117,7 @@ impl<F: DiskFile> Found<F> {
             segment.end = survey.end;
             segment.records = u64::try_from(survey.index.len()).unwrap_or(u64::MAX);
             segment.sealed = false;
-            self.chain = Some(survey.chain);
+            segment.after = survey.chain;
             self.cut = repair(&file, id, &survey).map_err(fail)?;
             let mut page = vec![0; usize::try_from(survey.end - page_of(survey.end)).unwrap_or(0)];
             file.read_at(&mut page, page_of(survey.end)).map_err(fail)?;
@@ -126,6 +126,7 @@ impl<F: DiskFile> Found<F> {
         } else {
             return Err(damaged(0, "seal"));
         }
+        self.chain = Some(segment.after);
         self.segments.insert(id, segment);
         Ok(())
     }

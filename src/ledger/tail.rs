@@ -189,6 +189,7 @@ impl<D: Disk> Tail<D> {
         state.end = Position { segment: id, offset: end };
         if let Some(segment) = state.segments.get_mut(&id) {
             segment.end = end;
+            segment.after = self.chain;
             segment.records += added;
         }
     }
@@ -255,7 +256,7 @@ impl<D: Disk> Tail<D> {
         self.open = Some(Open { id, file, salt, end, prepared: end, index: Vec::new(), page: header });
         self.next = id + 1;
         let mut state = self.reader.state_mut();
-        state.segments.insert(id, Segment { end, records: 0, sealed: false, chain: self.chain });
+        state.segments.insert(id, Segment { end, records: 0, sealed: false, before: self.chain, after: self.chain });
         state.end = Position { segment: id, offset: end };
         Ok(())
     }

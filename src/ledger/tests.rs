@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::{Entry, Ledger, LedgerError, Options, Position, Recovery};
+use super::{Entry, Fault, Ledger, LedgerError, Options, Position, Recovery, check};
 
 /// Small segments, so that a few records fill one.
 fn small() -> Options {
@@ -148,5 +148,22 @@ fn a_compacted_segment_lives_on_in_its_copies() {
     drop(ledger);
     let (ledger, _) = open(dir.path());
     assert_eq!(replay(&ledger, None), before);
+    let report = ledger.check().unwrap();
+    assert_eq!((report.faults.len(), report.removed), (0, 1));
     assert_eq!(before.len() - moved.len(), 200 - usize::try_from(first.records).unwrap());
+}
+
+#[test]
+fn a_segment_that_is_missing_without_having_been_removed_is_found_by_the_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(dir.path());
+    for i in 0..200 {
+        append(&ledger, &format!("record {i}"));
+    }
+    drop(ledger);
+    assert_eq!(check(dir.path()).unwrap().faults, []);
+    std::fs::remove_file(dir.path().join("0000000002.segment")).unwrap();
+    let report = check(dir.path()).unwrap();
+    let position = Position { segment: 2, offset: 0 };
+    assert_eq!(report.faults, [Fault { position, what: "segment is missing" }]);
 }
