@@ -41,7 +41,7 @@ pub enum Error {
 pub async fn serve(mut handover: Handover) -> Result<(), Error> {
     let settings = handover.effective.tables.pop_imap.clone();
     let dir = handover.role_dir();
-    let store_settings = Settings { free_space_min: settings.free_space_min };
+    let store_settings = Settings { free_space_min: settings.free_space_min, ..Settings::default() };
     // Opening may replay much of the ledger.
     let store = tokio::task::spawn_blocking(move || Store::open(&dir, store_settings)).await??;
     let context = Arc::new(Context {

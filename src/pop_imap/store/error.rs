@@ -6,6 +6,7 @@
 
 use std::io;
 
+use crate::ledger::LedgerError;
 use crate::message::pack::Malformed;
 
 /// Whose fault it is: the client's (names, limits), the disk's, or ours.
@@ -29,6 +30,9 @@ pub enum StoreError {
     /// A bound of the store; says which.
     #[error("limit reached: {0}")]
     Limit(&'static str),
+    /// The ledger could not be written or read.
+    #[error("ledger: {0}")]
+    Ledger(#[source] LedgerError),
     /// The view could not be written or read.
     #[error("view: {0}")]
     View(#[from] rusqlite::Error),
@@ -41,6 +45,12 @@ pub enum StoreError {
     /// The store is closing or has failed; the log says why.
     #[error("store is closed")]
     Closed,
+}
+
+impl From<LedgerError> for StoreError {
+    fn from(error: LedgerError) -> Self {
+        if matches!(error, LedgerError::Full) { Self::Full } else { Self::Ledger(error) }
+    }
 }
 
 impl From<Malformed> for StoreError {
@@ -59,7 +69,7 @@ impl StoreError {
             Self::NoSuchMailbox | Self::MailboxExists | Self::Name(_) | Self::Refused(_) => {
                 (550, "5.2.0", "mailbox not usable")
             }
-            Self::View(_) | Self::Io(_) | Self::Malformed(_) | Self::Closed => {
+            Self::Ledger(_) | Self::View(_) | Self::Io(_) | Self::Malformed(_) | Self::Closed => {
                 (451, "4.3.0", "mail store not available")
             }
         }
@@ -75,7 +85,7 @@ impl StoreError {
             Self::MailboxExists => Some("ALREADYEXISTS"),
             Self::Name(_) | Self::Refused(_) => Some("CANNOT"),
             Self::Limit(_) => Some("LIMIT"),
-            Self::View(_) | Self::Io(_) | Self::Malformed(_) | Self::Closed => Some("UNAVAILABLE"),
+            Self::Ledger(_) | Self::View(_) | Self::Io(_) | Self::Malformed(_) | Self::Closed => Some("UNAVAILABLE"),
         }
     }
 
@@ -87,7 +97,7 @@ impl StoreError {
             Self::NoSuchMailbox => "No such mailbox",
             Self::MailboxExists => "Mailbox exists already",
             Self::Name(why) | Self::Refused(why) | Self::Limit(why) => why,
-            Self::View(_) | Self::Io(_) | Self::Malformed(_) | Self::Closed => {
+            Self::Ledger(_) | Self::View(_) | Self::Io(_) | Self::Malformed(_) | Self::Closed => {
                 "Mail store not available, try again later"
             }
         }

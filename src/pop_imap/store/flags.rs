@@ -5,7 +5,7 @@
 //! Spec: RFC 9051 section 2.3.2.
 
 /// Keywords that one mailbox can know; a further one is refused with LIMIT.
-pub const KEYWORDS_MAX: usize = 56;
+pub const KEYWORDS_MAX: usize = 55;
 /// Octets of a keyword.
 pub const KEYWORD_LEN_MAX: usize = 64;
 /// Bits of the system flags; keywords follow.
@@ -92,6 +92,12 @@ impl Flags {
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// The system flags among them.
+    #[must_use]
+    pub fn system(self) -> Self {
+        Self(self.0 & ((1 << SYSTEM_BITS) - 1))
     }
 
     /// These and `other`.

@@ -1,0 +1,176 @@
+//! The writer: takes what has come, decides, makes it durable by one append, hands it on to be applied.
+//!
+//! Owns: the queue of requests, the writer's thread. Called by: `Store`. Never: answers a request that was written before
+//! it is applied: what a client is told is durable *and* visible.
+//!
+//! While one batch is being applied, the next one is being made durable, and a third one gathers in the queue: under load
+//! a batch is as large as what came during one flush, and each costs one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::applier::{Batch, Progressed, Waiter, Work};
+use super::apply::Content;
+use super::decide::{Decider, Decision, Request};
+use super::error::StoreError;
+use super::record::{self, Changes, Counters};
+use super::{Answer, Shared};
+use crate::base::clock;
+use crate::ledger::{Entry, Ledger, LedgerError, Position};
+
+/// Bytes of messages that may wait for the disk; callers wait for room above this.
+const QUEUE_BYTES_MAX: usize = 128 << 20;
+/// The queue's bytes are counted in units of this.
+const QUEUE_UNIT_BYTES: usize = 4 << 10;
+/// A batch takes no further request above this.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Requests of one batch.
+const BATCH_REQUESTS_MAX: usize = 1_000;
+
+/// A request with its way back.
+#[derive(Debug)]
+struct Queued {
+    request: Request,
+    bytes: usize,
+    answer: oneshot::Sender<Answer>,
+    permit: OwnedSemaphorePermit,
+}
+
+/// The way to the writer.
+#[derive(Debug)]
+pub(super) struct Queue {
+    sender: mpsc::UnboundedSender<Queued>,
+    room: Arc<Semaphore>,
+}
+
+impl Queue {
+    /// Asks the writer and waits until the request is durable and applied. `bytes`: what the request keeps in memory.
+    pub(super) async fn ask(&self, request: Request, bytes: usize) -> Answer {
+        let units = (bytes / QUEUE_UNIT_BYTES + 1).min(QUEUE_BYTES_MAX / QUEUE_UNIT_BYTES);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_| StoreError::Closed)?;
+        let (answer, outcome) = oneshot::channel();
+        self.sender.send(Queued { request, bytes, answer, permit }).map_err(|_| StoreError::Closed)?;
+        outcome.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+/// The writer's side.
+pub(super) struct Writer {
+    requests: mpsc::UnboundedReceiver<Queued>,
+    ledger: Ledger,
+    decider: Decider,
+    applier: SyncSender<Work>,
+    progressed: Arc<Progressed>,
+    message_next: Arc<AtomicU64>,
+}
+
+/// What has been decided and waits for the append.
+#[derive(Default)]
+struct Gathered {
+    first: u64,
+    batch: Batch,
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
+impl Writer {
+    /// A writer and the way to it.
+    pub(super) fn new(ledger: Ledger, shared: &Shared, counters: Counters, applier: SyncSender<Work>) -> (Self, Queue) {
+        let (sender, requests) = mpsc::unbounded_channel();
+        let writer = Self {
+            requests,
+            ledger,
+            decider: Decider::new(Arc::clone(&shared.readers), counters),
+            applier,
+            progressed: Arc::clone(&shared.progressed),
+            message_next: Arc::clone(&shared.message_next),
+        };
+        (writer, Queue { sender, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX / QUEUE_UNIT_BYTES)) })
+    }
+
+    /// Serves the queue until all who could ask are gone, or the applier has given up.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.requests.blocking_recv() {
+            let mut gathered = Gathered { first: self.decider.counters.seq + 1, ..Gathered::default() };
+            self.take(first, &mut gathered);
+            while gathered.bytes < BATCH_BYTES_MAX
+                && gathered.batch.waiters.len() < BATCH_REQUESTS_MAX
+                && let Ok(next) = self.requests.try_recv()
+            {
+                self.take(next, &mut gathered);
+            }
+            if self.write(gathered).is_err() {
+                tracing::error!("the store's writer ends: the view cannot be written");
+                return;
+            }
+            self.decider.trim(self.progressed.seq());
+        }
+    }
+
+    /// Decides on one request.
+    fn take(&mut self, queued: Queued, gathered: &mut Gathered) {
+        let Decision { changes, message, promise } = self.decider.decide(queued.request);
+        if let Some(message) = message {
+            gathered.entries.push(entry(record::KIND_MESSAGE, message.record));
+            gathered.batch.contents.push(Content {
+                id: message.id,
+                position: Position { segment: 0, offset: 0 },
+                size: message.size,
+                structure: message.structure,
+            });
+        }
+        gathered.bytes += queued.bytes;
+        gathered.batch.changes.extend(changes);
+        let changes = gathered.batch.changes.len();
+        gathered.batch.waiters.push(Waiter { promise, answer: queued.answer, changes, permit: queued.permit });
+    }
+
+    /// Makes the batch durable and hands it on; an error means that the applier is gone.
+    fn write(&mut self, gathered: Gathered) -> Result<(), StoreError> {
+        let Gathered { first, mut batch, mut entries, .. } = gathered;
+        if batch.changes.is_empty() {
+            batch.answer_unwritten();
+            return Ok(());
+        }
+        // The changes lie in the batch while it is written, and are applied from there.
+        let changes = Changes { first, changes: std::mem::take(&mut batch.changes) };
+        entries.push(entry(record::KIND_CHANGES, changes.encode()));
+        batch.changes = changes.changes;
+        match self.ledger.append_blocking(entries) {
+            Ok(positions) => {
+                for (content, position) in batch.contents.iter_mut().zip(&positions) {
+                    content.position = *position;
+                }
+                batch.position = positions.last().copied();
+                batch.counters = self.counters();
+                self.applier.send(Work::Batch(batch)).map_err(|_| StoreError::Closed)
+            }
+            Err(error) => self.unwritten(batch, &error),
+        }
+    }
+
+    /// Nothing of the batch is in the ledger: the accounts that it touched are read anew, so that names and numbers that
+    /// were decided in vain are forgotten.
+    fn unwritten(&mut self, batch: Batch, error: &LedgerError) -> Result<(), StoreError> {
+        tracing::error!(%error, requests = batch.waiters.len(), "batch not written");
+        let (done, drained) = std::sync::mpsc::sync_channel(1);
+        self.applier.send(Work::Drained(done)).map_err(|_| StoreError::Closed)?;
+        drained.recv().map_err(|_| StoreError::Closed)?;
+        self.decider.forget(&batch.changes);
+        batch.fail(|| StoreError::from(error.clone()));
+        Ok(())
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { message_next: self.message_next.load(Ordering::Relaxed), ..self.decider.counters }
+    }
+}
+
+/// A record of the ledger, stamped with the present.
+pub(super) fn entry(kind: u8, payload: bytes::Bytes) -> Entry {
+    Entry { kind, time_millis: clock::unix_millis(), payload }
+}
