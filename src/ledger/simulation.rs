@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use super::check::check_disk;
+use super::disk::{Disk, DiskFile};
 use super::false_disk::{FalseDisk, Faults, Luck, Platters, Rng, Watcher};
 use super::reader::Reader;
 use super::record::Prepared;
@@ -42,7 +43,7 @@ struct Item {
 }
 
 /// What has to be found.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Expected {
     items: Vec<Item>,
     /// Ids of the records of appends that are not acknowledged.
@@ -86,6 +87,10 @@ fn entry(id: u32) -> Entry {
     Entry { kind: payload[0], time_millis: u64::from(id) * 1000, payload: Bytes::from(payload) }
 }
 
+fn prepared(ids: &[u32]) -> Vec<Prepared> {
+    Prepared::all(ids.iter().map(|id| entry(*id)).collect())
+}
+
 fn replay(reader: &Reader<FalseDisk>) -> Result<Vec<(Position, u32)>, String> {
     let mut found = Vec::new();
     let mut wrong = None;
@@ -117,6 +122,8 @@ struct Cutter {
     options: Options,
     expected: Arc<Mutex<Expected>>,
     cuts: Arc<AtomicU64>,
+    /// One of the cuts: the next life begins with what it left.
+    chosen: Arc<Mutex<Option<(Platters, Expected)>>>,
 }
 
 impl Watcher for Cutter {
@@ -129,6 +136,9 @@ impl Watcher for Cutter {
                 _ => ("power cut", platters.power_cut(&mut Luck::Some(&mut self.rng))),
             };
             let cuts = self.cuts.fetch_add(1, Ordering::Relaxed) + 1;
+            if self.rng.one_in(60) {
+                *self.chosen.lock().unwrap() = Some((after.clone(), self.expected.lock().unwrap().clone()));
+            }
             if let Err(why) = self.examine(after) {
                 panic!("FIFE_LEDGER_SEED={} cut {cuts} ({how}): {why}", self.seed);
             }
@@ -141,14 +151,7 @@ impl Cutter {
         let (disk, mut opened, found) = reopen(after, &self.options)?;
         self.expected.lock().unwrap().verify(&found)?;
         match self.rng.below(8) {
-            0 => {
-                let report = check_disk(&disk).map_err(|error| error.to_string())?;
-                let unnoted = self.expected.lock().unwrap().unnoted;
-                let faults = report.faults.iter().filter(|fault| !unnoted || fault.what != "segment is missing");
-                if faults.count() > 0 || report.records != u64::try_from(found.len()).unwrap() {
-                    return Err(format!("check: {report:?}"));
-                }
-            }
+            0 => self.check(&disk, found.len())?,
             1 | 2 => {
                 let (_, _, again) = reopen(disk.platters().power_cut(&mut Luck::None), &self.options)?;
                 if again != found {
@@ -156,16 +159,25 @@ impl Cutter {
                 }
             }
             3 => {
-                let records = Prepared::all(vec![entry(7)]);
+                let records = prepared(&[7]);
                 let position = opened.tail.commit(&[&records]).remove(0).map_err(|error| error.to_string())?[0];
                 let (_, _, again) = reopen(disk.platters().power_cut(&mut Luck::None), &self.options)?;
                 if again.split_last() != Some((&(position, 7), &found)) {
                     return Err(format!("found {found:?}, after one more record {again:?}"));
                 }
+                self.check(&disk, found.len() + 1)?;
             }
             _ => {}
         }
         Ok(())
+    }
+
+    fn check(&self, disk: &FalseDisk, records: usize) -> Result<(), String> {
+        let report = check_disk(disk).map_err(|error| error.to_string())?;
+        let unnoted = self.expected.lock().unwrap().unnoted;
+        let mut faults = report.faults.iter().filter(|fault| !unnoted || fault.what != "segment is missing");
+        let good = faults.next().is_none() && report.records == u64::try_from(records).unwrap();
+        if good { Ok(()) } else { Err(format!("check: {report:?}")) }
     }
 }
 
@@ -213,8 +225,7 @@ impl History {
                 (self.next_id - count..self.next_id).collect()
             })
             .collect();
-        let records: Vec<_> =
-            appends.iter().map(|ids| Prepared::all(ids.iter().map(|id| entry(*id)).collect())).collect();
+        let records: Vec<_> = appends.iter().map(|ids| prepared(ids)).collect();
         let results = self.commit(tail, &appends, &records);
         let failed = results.iter().any(|result| !matches!(result, Ok(_) | Err(LedgerError::TooLarge { .. })));
         assert!(self.faulty || !failed, "{results:?}");
@@ -275,8 +286,12 @@ impl History {
         expected.verify(&found)?;
         expected.items =
             found.iter().map(|(position, id)| Item { position: *position, id: *id, optional: false }).collect();
-        expected.in_flight.clear();
+        let lost = std::mem::take(&mut expected.in_flight).into_iter().next();
         drop(expected);
+        if let Some(ids) = lost.filter(|ids| !found.iter().any(|(_, id)| ids.contains(id))) {
+            // Whoever got no answer tries again with the very same bytes: nothing old may come alive behind them.
+            self.commit(&mut tail, std::slice::from_ref(&ids), &[prepared(&ids)]);
+        }
         for _ in 0..2 + self.rng.below(8) {
             if self.faulty {
                 self.trouble(&disk);
@@ -322,16 +337,22 @@ fn run(seed: u64) -> u64 {
     let mut history = History { rng: Rng(rng.next()), faulty, next_id: 100, expected: Arc::clone(&expected) };
     let mut platters = Platters::default();
     for life in 0..1 + rng.below(4) {
+        let chosen = Arc::new(Mutex::new(None));
         let watcher = Box::new(Cutter {
             seed,
             rng: Rng(rng.next()),
             options: options.clone(),
             expected: Arc::clone(&expected),
             cuts: Arc::clone(&cuts),
+            chosen: Arc::clone(&chosen),
         });
         match history.life(platters, watcher, &options) {
             Ok(after) => platters = after,
             Err(why) => panic!("FIFE_LEDGER_SEED={seed} life {life}: {why}"),
+        }
+        if let Some((after, before)) = chosen.lock().unwrap().take() {
+            platters = after;
+            *expected.lock().unwrap() = before;
         }
     }
     cuts.load(Ordering::Relaxed)
@@ -368,7 +389,7 @@ fn groups(count: u32) -> (FalseDisk, Vec<Position>, Options) {
     let mut opened = recovery::open(disk.clone(), options.clone(), LEDGER_ID).unwrap();
     let positions = (0..count)
         .map(|id| {
-            let records = Prepared::all(vec![entry(id)]);
+            let records = prepared(&[id]);
             opened.tail.commit(&[&records]).remove(0).unwrap()[0]
         })
         .collect();
@@ -393,9 +414,9 @@ fn a_sector_that_a_failed_sync_destroyed_is_written_anew() {
     let (disk, positions, options) = groups(3);
     let Opened { mut tail, .. } = recovery::open(disk.clone(), options.clone(), LEDGER_ID).unwrap();
     disk.faults(Faults { sync_in: 1, destroys: true, ..Faults::default() });
-    let lost = Prepared::all(vec![entry(8)]);
+    let lost = prepared(&[8]);
     assert!(matches!(tail.commit(&[&lost]).remove(0), Err(LedgerError::Io { .. })));
-    let kept = Prepared::all(vec![entry(9)]);
+    let kept = prepared(&[9]);
     let position = tail.commit(&[&kept]).remove(0).unwrap()[0];
     let (_, _, found) = reopen(disk.platters().power_cut(&mut Luck::None), &options).unwrap();
     let mut expected: Vec<_> = positions.into_iter().zip(0..).collect();
@@ -415,7 +436,7 @@ fn a_full_disk_is_told_and_the_ledger_goes_on_when_there_is_room() {
         assert_eq!(replay(&reader).unwrap().len(), 3);
     }
     // What still fits is taken.
-    let small = Prepared::all(vec![entry(3)]);
+    let small = prepared(&[3]);
     tail.commit(&[&small]).remove(0).unwrap();
     disk.faults(Faults::default());
     let position = tail.commit(&[&large]).remove(0).unwrap()[0];
@@ -432,7 +453,7 @@ fn after_a_failure_that_cannot_be_mended_the_ledger_is_closed_until_it_is_opened
     let (disk, positions, options) = groups(3);
     let Opened { mut tail, .. } = recovery::open(disk.clone(), options.clone(), LEDGER_ID).unwrap();
     disk.faults(Faults { sync_in: 1, streak: 5, ..Faults::default() });
-    let records = Prepared::all(vec![entry(3)]);
+    let records = prepared(&[3]);
     assert!(matches!(tail.commit(&[&records]).remove(0), Err(LedgerError::Io { .. })));
     disk.faults(Faults::default());
     assert!(matches!(tail.commit(&[&records]).remove(0), Err(LedgerError::Closed)));
@@ -442,12 +463,35 @@ fn after_a_failure_that_cannot_be_mended_the_ledger_is_closed_until_it_is_opened
 }
 
 #[test]
+fn a_record_of_another_history_is_not_taken_for_the_next_one() {
+    let history = |ids: &[u32]| {
+        let (disk, mut positions, options) = groups(1);
+        let Opened { mut tail, .. } = recovery::open(disk.clone(), options.clone(), LEDGER_ID).unwrap();
+        for id in ids {
+            let entry = Entry { payload: Bytes::from(id.to_le_bytes().to_vec()), ..entry(0) };
+            positions.extend(tail.commit(&[&Prepared::all(vec![entry])]).remove(0).unwrap());
+        }
+        (disk, positions, options)
+    };
+    // The same places, marks and checksums; only the chain tells that one does not follow the other.
+    let (disk, positions, options) = history(&[1, 2]);
+    let (other, others, _) = history(&[7, 2]);
+    assert_eq!(positions, others);
+    let file = disk.open("0000000001.segment").unwrap();
+    let mut record = vec![0; 72];
+    other.open("0000000001.segment").unwrap().read_at(&mut record, positions[2].offset).unwrap();
+    file.write_at(&record, positions[2].offset).unwrap();
+    let opened = recovery::open(disk, options, LEDGER_ID).unwrap();
+    assert_eq!(opened.recovery.records, 2);
+}
+
+#[test]
 fn any_damaged_byte_is_found_by_the_check() {
     let options = Options { segment_bytes: 2048, queue_bytes_max: 0, prepare_bytes: 512 };
     let disk = FalseDisk::new(Platters::default(), 1);
     let Opened { mut tail, reader, .. } = recovery::open(disk.clone(), options, LEDGER_ID).unwrap();
     for id in 0..30 {
-        let records = Prepared::all(vec![entry(id)]);
+        let records = prepared(&[id]);
         tail.commit(&[&records]).remove(0).unwrap();
     }
     assert_eq!(check_disk(&disk).unwrap().faults, []);
