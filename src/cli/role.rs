@@ -84,6 +84,6 @@ async fn serve(handover: Handover) -> Result<(), Box<dyn Error>> {
     match handover.role {
         Role::LdapProxy => Ok(crate::ldap_proxy::serve(handover).await?),
         Role::PopImap => Ok(crate::pop_imap::serve::serve(handover).await?),
-        role @ Role::Smtp => Err(format!("{role} is not in this build").into()),
+        Role::Smtp => Ok(crate::smtp::serve(handover).await?),
     }
 }

@@ -4,13 +4,29 @@
 //!
 //! - `session` decides what is said, on `line`, `command`, `sasl`, `extension`, `reply`; makes an `envelope` and a message, with
 //!   `header` and `trace`. None of them does I/O.
+//! - `conversation` is the socket around a session; `recipients` asks the directory.
+//! - `delivery` hands a message to the mailboxes while its sender waits, by `lmtp`; what cannot be handed over goes into the `queue`, out of
+//!   which the `runner` delivers it; what nobody will take goes back by `bounce`.
+//! - `serve` wires it all together, `context` is what its tasks share, `metrics` what they count.
 
+mod bounce;
 pub mod command;
+mod context;
+mod conversation;
+mod delivery;
 pub mod envelope;
 pub mod extension;
 pub mod header;
 pub mod line;
+pub mod lmtp;
+mod metrics;
+pub mod queue;
+mod recipients;
 pub mod reply;
+mod runner;
 pub mod sasl;
+mod serve;
 pub mod session;
 pub mod trace;
+
+pub use serve::{SmtpError, serve};

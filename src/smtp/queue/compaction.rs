@@ -1,0 +1,70 @@
+//! Giving back the space of what was delivered.
+//!
+//! Owns: when the oldest segment goes, and what is carried over from it. Called by: `smtp::runner`, now and then.
+//! Never: removes a segment out of order (see the invariants of the queue).
+
+use super::{Head, Queue, QueueError};
+use crate::base::id::Id;
+
+impl Queue {
+    /// Removes the oldest segments as long as they hold no message of use, or as long as more than half of what is in all of them is of no use; the messages in it
+    /// that are pending are written once more. Blocks.
+    ///
+    /// # Errors
+    /// `Ledger`, `Record`: what was not removed stays as it is.
+    pub fn compact(&self) -> Result<(), QueueError> {
+        while let Some(oldest) = self.ledger.segments().first().copied().filter(|segment| segment.sealed) {
+            let living = self.living_in(oldest.id);
+            if !living.is_empty() && !self.is_mostly_dead() {
+                return Ok(());
+            }
+            for id in living {
+                if !self.carry_over(id)? {
+                    // Being delivered just now: next time.
+                    return Ok(());
+                }
+            }
+            self.ledger.remove(oldest.id)?;
+        }
+        Ok(())
+    }
+
+    fn living_in(&self, segment: u64) -> Vec<Id> {
+        self.index().iter().filter(|(_, waiting)| waiting.position.segment == segment).map(|(id, _)| id).collect()
+    }
+
+    /// Whether more than half of what the sealed segments take is of no use. (What lives is counted as it was before the ledger compressed it, so
+    /// that the answer is rather no than yes.)
+    fn is_mostly_dead(&self) -> bool {
+        let segments = self.ledger.segments();
+        let sealed = segments.iter().filter(|segment| segment.sealed);
+        let newest_sealed = sealed.clone().map(|segment| segment.id).max().unwrap_or_default();
+        let total: u64 = sealed.map(|segment| segment.bytes).sum();
+        let index = self.index();
+        let living = index.iter().filter(|(_, waiting)| waiting.position.segment <= newest_sealed);
+        living.map(|(_, waiting)| waiting.size).sum::<u64>() < total / 2
+    }
+
+    /// Writes a message once more, for those who are pending; false when it is in other hands.
+    fn carry_over(&self, id: Id) -> Result<bool, QueueError> {
+        if !self.index().hold(id) {
+            // Settled in the meantime, or taken.
+            return Ok(self.index().get(id).is_none());
+        }
+        let moved = self.load(id).and_then(|queued| {
+            let head = Head::of(&queued.message, queued.arrived_millis);
+            let positions = self.ledger.append_blocking(vec![head.entry(&queued.message)])?;
+            Ok(positions.first().copied())
+        });
+        let mut index = self.index();
+        match moved {
+            Ok(Some(position)) => index.moved(id, position),
+            Ok(None) => index.release(id),
+            Err(error) => {
+                index.release(id);
+                return Err(error);
+            }
+        }
+        Ok(true)
+    }
+}

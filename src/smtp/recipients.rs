@@ -1,0 +1,115 @@
+//! Who may send, who is there to receive: the questions to the directory.
+//!
+//! Owns: what the directory's answers mean for a session. Called by: `smtp::serve`, `smtp::bounce`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use super::command::ForwardPath;
+use super::context::Context;
+use super::metrics::{RECIPIENTS_REFUSED, SIGN_INS_FAILED};
+use super::reply::{self, Reply};
+use super::sasl::Credentials;
+use super::session::Personality;
+use crate::base::address::Address;
+use crate::directory::{Account, AuthError, DirectoryError, Expansion, Recipient};
+
+/// How long the answer to a wrong password is held back.
+const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(2);
+
+/// Whether a message may be begun: by whom, and is there room?
+///
+/// # Errors
+/// The reply for the client.
+pub(super) async fn sender(
+    context: &Context,
+    account: Option<&Account>,
+    sender: Option<&Address>,
+) -> Result<(), Reply> {
+    if context.space.is_short() {
+        return Err(reply::NO_ROOM);
+    }
+    // The null reverse-path is what a user's program puts into a read receipt (RFC 8098 section 2.1); and whoever did not sign in sends from elsewhere.
+    let (Some(account), Some(sender)) = (account, sender) else { return Ok(()) };
+    match context.directory.resolve(sender).await {
+        Ok(Recipient::Account(owner)) if owner.id == account.id => Ok(()),
+        Ok(Recipient::Account(_) | Recipient::Alias(_) | Recipient::NoSuchUser | Recipient::NotLocal) => {
+            Err(reply::NOT_OWN_ADDRESS)
+        }
+        Err(error) => Err(away(&error)),
+    }
+}
+
+/// The address as it is to be named, and the mailboxes behind it.
+///
+/// # Errors
+/// The reply for the client.
+pub(super) async fn recipient(
+    context: &Context,
+    personality: Personality,
+    path: ForwardPath,
+) -> Result<(Address, Vec<Address>), Reply> {
+    let given = match path {
+        ForwardPath::Mailbox(address) => address,
+        ForwardPath::Postmaster => context.postmaster().ok_or(reply::NO_SUCH_USER)?,
+    };
+    let expansion = context.directory.expand(&given).await.map_err(|error| away(&error))?;
+    match mailboxes(&given, expansion, personality) {
+        Ok(mailboxes) => Ok((given, mailboxes)),
+        Err(reply) => {
+            RECIPIENTS_REFUSED.inc();
+            debug!(recipient = %given, %reply, "recipient refused");
+            Err(reply)
+        }
+    }
+}
+
+/// What an expansion means: nothing is taken that nobody would deliver.
+pub(super) fn mailboxes(
+    given: &Address,
+    expansion: Expansion,
+    personality: Personality,
+) -> Result<Vec<Address>, Reply> {
+    if expansion.remote.contains(given) {
+        return Err(match personality {
+            Personality::Mx => reply::RELAY_DENIED,
+            Personality::Submission => reply::NOT_LOCAL,
+        });
+    }
+    if !expansion.remote.is_empty() {
+        return Err(reply::ALIAS_LEADS_OUT);
+    }
+    if expansion.accounts.is_empty() {
+        return Err(reply::NO_SUCH_USER);
+    }
+    let takes_mail = expansion.accounts.iter().filter(|account| account.status.takes_mail());
+    let mailboxes: Vec<Address> = takes_mail.map(|account| account.address.clone()).collect();
+    if mailboxes.is_empty() { Err(reply::MAILBOX_DISABLED) } else { Ok(mailboxes) }
+}
+
+/// Whose credentials these are. A wrong password is answered late: guessing shall take its time.
+///
+/// # Errors
+/// The reply for the client.
+pub(super) async fn sign_in(context: &Context, credentials: &Credentials) -> Result<Arc<Account>, Reply> {
+    match context.directory.authenticate(&credentials.login, &credentials.password).await {
+        Ok(account) => Ok(account),
+        Err(error @ (AuthError::Refused | AuthError::Suspended)) => {
+            SIGN_INS_FAILED.inc();
+            warn!(login = credentials.login, %error, "sign-in refused");
+            tokio::time::sleep(WRONG_PASSWORD_DELAY).await;
+            Err(reply::AUTH_REFUSED)
+        }
+        Err(AuthError::Unavailable(error)) => {
+            warn!(%error, "directory gives no answer");
+            Err(reply::AUTH_AWAY)
+        }
+    }
+}
+
+fn away(error: &DirectoryError) -> Reply {
+    warn!(%error, "directory gives no answer");
+    reply::DIRECTORY_AWAY
+}

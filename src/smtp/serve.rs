@@ -1,0 +1,137 @@
+//! The role in its process: sockets, queue, LMTP, directory, wired together.
+//!
+//! Owns: the order of start and stop. Called by: `fife role smtp`.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use super::context::{Context, SPACE_CHECK_EVERY, Space};
+use super::conversation::{self, Service};
+use super::metrics::SESSIONS;
+use super::queue::{Queue, QueueError};
+use super::session::{Personality, Settings};
+use super::{lmtp, runner};
+use crate::base::clock;
+use crate::directory::Directory;
+use crate::net::metrics::Health;
+use crate::net::{Handover, Limits, Listener, Shutdown, accept_loop};
+
+/// Written to a connection over the limits.
+const BUSY: &[u8] = b"421 4.4.5 too many connections, try again later\r\n";
+/// Where the queue lies in the role's directory.
+const QUEUE_DIR: &str = "queue";
+
+/// Why the role could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SmtpError {
+    #[error("cannot take over the listening sockets: {0}")]
+    Listeners(#[from] io::Error),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("{0}")]
+    Bug(#[from] tokio::task::JoinError),
+}
+
+/// Serves until shutdown: sessions on all listeners, the queue.
+///
+/// # Errors
+/// The role could not start.
+pub async fn serve(mut handover: Handover) -> Result<(), SmtpError> {
+    let shutdown = handover.shutdown();
+    let context = context(&handover).await?;
+    let services = services(&handover, &context);
+    let limits = Limits::new(context.settings.connections_max, context.settings.connections_per_client_max);
+    let mut loops = JoinSet::new();
+    for service in services {
+        for listener in handover.listeners(service.name)? {
+            loops.spawn(accept(listener, Arc::clone(&limits), service.clone(), Arc::clone(&context), shutdown.clone()));
+        }
+    }
+    loops.spawn(runner::run(Arc::clone(&context), shutdown.clone()));
+    loops.spawn(watch_space(Arc::clone(&context), shutdown));
+    let watched = Arc::clone(&context);
+    handover.serve_metrics(move || health(&watched));
+    handover.ready().await;
+    while let Some(ended) = loops.join_next().await {
+        if let Err(panic) = ended {
+            error!(%panic, "a task of the role ended by a panic: this is a bug in fife");
+            return Err(panic.into());
+        }
+    }
+    Ok(())
+}
+
+async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
+    let tables = &handover.effective.tables;
+    let settings = tables.smtp.clone();
+    let hostname = settings.hostname.as_ref().map_or_else(|| handover.site_hostname(), ToString::to_string);
+    let domain = handover.effective.site.domain.clone();
+    let password = handover.secret("directory.bind-password").cloned();
+    let directory = Directory::connect(&tables.directory, &handover.base_dn(), &handover.state_dir, password)
+        .with_login_domain(domain.clone());
+    let (queue_dir, size_max) = (handover.role_dir().join(QUEUE_DIR), settings.message_size_max.get());
+    let open = move || Queue::open(&queue_dir, size_max, clock::monotonic());
+    let queue = tokio::task::spawn_blocking(open).await??;
+    let lmtp = lmtp::Pool::new(handover.path_of(&settings.lmtp), hostname.clone(), handover.shutdown());
+    let space = Space::new(handover.role_dir(), settings.free_space_min.get());
+    let memory = Semaphore::new(Context::memory_units(&settings));
+    info!(hostname, queued = queue.len(), "smtp serves");
+    Ok(Arc::new(Context { settings, hostname, domain, directory, queue, lmtp, space, memory }))
+}
+
+/// What is offered on which listeners.
+fn services(handover: &Handover, context: &Context) -> Vec<Service> {
+    let tls = handover.tls().inspect_err(|error| warn!(%error, "TLS is not offered")).ok();
+    let settings = Settings {
+        hostname: context.hostname.clone(),
+        message_size_max: context.settings.message_size_max.as_len(),
+        recipients_max: usize::try_from(context.settings.recipients_max).unwrap_or(usize::MAX),
+        hops_max: context.settings.hops_max,
+        idle_timeout: context.settings.idle_timeout.get(),
+        cleartext_login: context.settings.cleartext_login,
+        tls_available: tls.is_some(),
+    };
+    let settings = Arc::new(settings);
+    let service = |name, personality, implicit_tls| Service {
+        name,
+        personality,
+        implicit_tls,
+        settings: Arc::clone(&settings),
+        tls: tls.clone(),
+    };
+    vec![
+        service("smtp", Personality::Mx, false),
+        service("submission", Personality::Submission, false),
+        service("submissions", Personality::Submission, true),
+    ]
+}
+
+async fn accept(listener: Listener, limits: Arc<Limits>, service: Service, context: Arc<Context>, shutdown: Shutdown) {
+    let watch = shutdown.clone();
+    accept_loop(listener, limits, BUSY, shutdown, move |stream, peer, id| {
+        SESSIONS.with_label_values(&[service.name]).inc();
+        conversation::hold(Arc::clone(&context), service.clone(), stream, peer, id, watch.clone())
+    })
+    .await;
+}
+
+/// Looks at the free space now and then.
+async fn watch_space(context: Arc<Context>, mut shutdown: Shutdown) {
+    while !shutdown.is_stopping() {
+        tokio::select! {
+            () = shutdown.stopping() => {}
+            () = tokio::time::sleep(SPACE_CHECK_EVERY) => context.space.look(),
+        }
+    }
+}
+
+fn health(context: &Context) -> Health {
+    if context.space.is_short() {
+        return Health::Bad("too little free space: mail is refused".into());
+    }
+    Health::Good
+}
