@@ -5,13 +5,17 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or invalid configuration, 3 not reachable.
 
+mod alias;
 mod check;
 mod config;
+mod domain;
+mod door;
 mod reload;
 mod role;
 mod run;
 mod status;
 mod stop;
+mod user;
 
 #[cfg(test)]
 mod tests;
@@ -67,6 +71,9 @@ enum Command {
     Reload,
     /// Stop the running site; roles finish what is in hand.
     Stop,
+    User(user::Arguments),
+    Domain(domain::Arguments),
+    Alias(alias::Arguments),
     /// One role, as the supervisor starts it.
     #[command(hide = true)]
     Role(role::Arguments),
@@ -108,6 +115,9 @@ pub fn main() -> ExitCode {
         Command::Status => status::run(&global),
         Command::Reload => reload::run(&global),
         Command::Stop => stop::run(&global),
+        Command::User(arguments) => user::run(&global, &arguments),
+        Command::Domain(arguments) => domain::run(&global, &arguments),
+        Command::Alias(arguments) => alias::run(&global, &arguments),
         Command::Role(arguments) => role::run(&arguments),
     }
     .into()
