@@ -13,7 +13,8 @@ use super::document::{self, Content, Node};
 use super::fault::{Fault, Place};
 use super::schema::{Kind, Section};
 
-const PREFIX: &str = "FIFE_";
+/// What the names begin with.
+pub(super) const PREFIX: &str = "FIFE_";
 /// Bytes of a value, at most.
 const VALUE_LEN_MAX: usize = 64 * 1024;
 

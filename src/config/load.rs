@@ -70,11 +70,19 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
         let line = error.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         broken(format!("is not UTF-8 text (line {line})"))
     })?;
-    let variables = std::env::vars_os().filter_map(|(name, value)| {
-        let name = name.into_string().ok()?;
-        Some((name, value.to_string_lossy().into_owned()))
-    });
-    parse(path, &text, &variables.collect::<Vec<_>>())
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with(environment::PREFIX) => {
+                let fault = Fault::new(Place::Environment(name), "is not UTF-8 text");
+                return Err(Faults::new(path, String::new(), vec![fault]));
+            }
+            // Of other programs; no business of this room.
+            (Ok(_) | Err(_), _) => {}
+        }
+    }
+    parse(path, &text, &variables)
 }
 
 /// Reads a file of at most `len_max` bytes.

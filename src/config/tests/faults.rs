@@ -450,3 +450,9 @@ fn columns_are_counted_in_characters() {
     check("[smtp]\nhostname = \"例子.test\" # 例\nlmtp = \"例\"", "3:8 wrong value for `lmtp`: \"例\"…");
     check("match = { hostname = \"例例例\", mac = \"x\" }", "1:35 wrong value for `mac`…");
 }
+
+#[test]
+fn a_file_from_notepad_is_good() {
+    let text = format!("\u{feff}{SITE}{HOST}[smtp]\nhops-max = 60\n").replace('\n', "\r\n");
+    assert_eq!(load(&text).unwrap().effective("a").unwrap().tables.smtp.hops_max, 60);
+}
