@@ -111,20 +111,23 @@ impl<F: DiskFile> Found<F> {
                 // It may be in memory only, left by a process that was killed before its sync.
                 harden(&file, page_of(segment.end), file.bytes().map_err(fail)?).map_err(fail)?;
             }
-        } else if last {
+        } else {
             let salt = Salt::of(&self.ledger, id);
             let survey = survey(&file, id, salt, header.chain)?;
             segment.end = survey.end;
             segment.records = u64::try_from(survey.index.len()).unwrap_or(u64::MAX);
-            segment.sealed = false;
             segment.after = survey.chain;
-            self.cut = repair(&file, id, &survey).map_err(fail)?;
-            let mut page = vec![0; usize::try_from(survey.end - page_of(survey.end)).unwrap_or(0)];
-            file.read_at(&mut page, page_of(survey.end)).map_err(fail)?;
-            let prepared = file.bytes().map_err(fail)?;
-            self.open = Some(Open { id, file, salt, end: survey.end, prepared, index: survey.index, page });
-        } else {
-            return Err(damaged(0, "seal"));
+            if last {
+                segment.sealed = false;
+                self.cut = repair(&file, id, &survey).map_err(fail)?;
+                let mut page = vec![0; usize::try_from(survey.end - page_of(survey.end)).unwrap_or(0)];
+                file.read_at(&mut page, page_of(survey.end)).map_err(fail)?;
+                let prepared = file.bytes().map_err(fail)?;
+                self.open = Some(Open { id, file, salt, end: survey.end, prepared, index: survey.index, page });
+            } else {
+                // Whether these are all its records, the chain of the next segment tells.
+                tracing::warn!(segment = id, records = segment.records, "the seal of a ledger segment is damaged");
+            }
         }
         self.chain = Some(segment.after);
         self.segments.insert(id, segment);

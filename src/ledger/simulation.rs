@@ -416,12 +416,12 @@ fn a_sector_that_a_failed_sync_destroyed_is_written_anew() {
     disk.faults(Faults { sync_in: 1, destroys: true, ..Faults::default() });
     let lost = prepared(&[8]);
     assert!(matches!(tail.commit(&[&lost]).remove(0), Err(LedgerError::Io { .. })));
-    let kept = prepared(&[9]);
-    let position = tail.commit(&[&kept]).remove(0).unwrap()[0];
-    let (_, _, found) = reopen(disk.platters().power_cut(&mut Luck::None), &options).unwrap();
     let mut expected: Vec<_> = positions.into_iter().zip(0..).collect();
-    expected.push((position, 9));
-    assert_eq!(found, expected);
+    let found = |disk: &FalseDisk| reopen(disk.platters().power_cut(&mut Luck::None), &options).unwrap().2;
+    assert_eq!(found(&disk), expected);
+    let kept = prepared(&[9]);
+    expected.push((tail.commit(&[&kept]).remove(0).unwrap()[0], 9));
+    assert_eq!(found(&disk), expected);
 }
 
 #[test]
@@ -483,6 +483,26 @@ fn a_record_of_another_history_is_not_taken_for_the_next_one() {
     file.write_at(&record, positions[2].offset).unwrap();
     let opened = recovery::open(disk, options, LEDGER_ID).unwrap();
     assert_eq!(opened.recovery.records, 2);
+}
+
+#[test]
+fn a_damaged_seal_costs_no_records_and_a_damaged_record_before_it_is_not_dropped() {
+    let options = Options { segment_bytes: 2048, queue_bytes_max: 0, prepare_bytes: 512 };
+    let disk = FalseDisk::new(Platters::default(), 1);
+    let Opened { mut tail, reader, .. } = recovery::open(disk.clone(), options.clone(), LEDGER_ID).unwrap();
+    let ids: Vec<u32> = (0..40).collect();
+    let positions: Vec<_> = ids.iter().map(|id| tail.commit(&[&prepared(&[*id])]).remove(0).unwrap()[0]).collect();
+    let segment = reader.segments()[1];
+    let footer = usize::try_from(disk.open("0000000002.segment").unwrap().bytes().unwrap() - 80).unwrap();
+    disk.damage("0000000002.segment", footer);
+    let (_, _, found) = reopen(disk.platters(), &options).unwrap();
+    assert!(found.into_iter().eq(positions.iter().copied().zip(ids)));
+    let fault = check_disk(&disk).unwrap().faults[0];
+    assert_eq!((fault.position.segment, fault.what), (2, "seal"));
+    // Its last record damaged too: without the seal only the next segment's chain can tell.
+    let last = positions.iter().rfind(|position| position.segment == segment.id).unwrap();
+    disk.damage("0000000002.segment", usize::try_from(last.offset).unwrap() + 66);
+    assert!(matches!(recovery::open(disk, options, LEDGER_ID), Err(LedgerError::Corrupt { .. })));
 }
 
 #[test]

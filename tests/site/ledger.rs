@@ -2,6 +2,7 @@
 //!
 //! A child (this binary again) appends from several threads and says which records it was told are durable; kill -9 at
 //! some moment; then all of those have to be there, once, where they were said to be. Again and again on one ledger.
+//! And on a file system that is full.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
-use fife::ledger::{self, Entry, Ledger, Options, Position};
+use fife::ledger::{self, Entry, Ledger, LedgerError, Options, Position};
 
 const CHILD: &str = "FIFE_TEST_LEDGER_CHILD";
 const LIVES: u64 = 10;
@@ -123,4 +124,58 @@ fn a_killed_ledger_has_every_acknowledged_record() {
         drop(ledger);
         assert_eq!(ledger::check(dir.path()).unwrap().faults, []);
     }
+}
+
+const FULL_DISK: &str = "FIFE_TEST_LEDGER_FULL_DISK";
+
+/// Not a test by itself: what runs on a small file system of its own.
+#[test]
+fn child_that_fills_its_disk() {
+    let Ok(dir) = std::env::var(FULL_DISK) else { return };
+    let ballast = Path::new(&dir).join("ballast");
+    std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+    let dir = Path::new(&dir).join("ledger");
+    let (ledger, _) = Ledger::open(&dir, options()).unwrap();
+    let mut number = 0;
+    let full = loop {
+        match ledger.append_blocking(vec![entry(0, 0, number, 0)]) {
+            Ok(_) => number += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, LedgerError::Full), "{full}");
+    assert!(number > 500, "{number}");
+    let count = |ledger: &Ledger| ledger.segments().iter().map(|segment| segment.records).sum::<u64>();
+    assert_eq!(count(&ledger), number);
+    // It opens and is whole while the disk is full, and goes on when there is room.
+    drop(ledger);
+    let (ledger, recovery) = Ledger::open(&dir, options()).unwrap();
+    assert_eq!(recovery.records, number);
+    while ledger.append_blocking(vec![entry(0, 0, number, 0)]).is_ok() {
+        number += 1; // what was cut off has made a little room
+    }
+    std::fs::remove_file(ballast).unwrap();
+    for _ in 0..100 {
+        ledger.append_blocking(vec![entry(0, 0, number, 0)]).unwrap();
+        number += 1;
+    }
+    assert_eq!(count(&ledger), number);
+    assert_eq!(ledger.check().unwrap().faults, []);
+    println!("went on after {number} records");
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_ledger_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let script =
+        r#"mount -t tmpfs -o size=3m none "$1" && exec "$0" --exact ledger::child_that_fills_its_disk --nocapture"#;
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(dir.path())
+        .env(FULL_DISK, dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("went on after"), "{output:?}");
 }
