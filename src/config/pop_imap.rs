@@ -48,6 +48,7 @@ pub struct PopImap {
     #[schemars(extend("x-min" = "1s"), extend("x-max" = "1h"))]
     pub login_timeout: Span,
     /// Free space below which mail is refused for the time being (452). (Restarts pop-imap.)
+    #[schemars(extend("x-max" = "1 PiB"))]
     pub free_space_min: Size,
 }
 

@@ -15,7 +15,7 @@ use crate::base::address::Domain;
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Site {
     /// Short name of the site: letters, digits, spaces, hyphens, underscores, dots. Also the organisation (o=) at the top of the embedded directory. Required. (Restarts every role.)
-    #[schemars(extend("x-example" = "campus"))]
+    #[schemars(length(min = 1, max = 64), extend("x-example" = "campus"))]
     pub name: String,
     /// The site's first mail domain; made in the directory at first start. Required. (Restarts every role.)
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -54,6 +54,7 @@ pub struct Smtp {
     #[schemars(extend("x-min" = "1m"), extend("x-max" = "30d"))]
     pub queue_lifetime: Span,
     /// Free space below which mail is refused for the time being (452). (Restarts smtp.)
+    #[schemars(extend("x-max" = "1 PiB"))]
     pub free_space_min: Size,
 }
 

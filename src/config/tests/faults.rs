@@ -208,6 +208,12 @@ fn values_out_of_range_are_refused() {
         "[directory]\ncache-lifetime = \"2d\"",
         "2:18 `cache-lifetime` is out of range: \"2d\"; expected a duration such as \"30s\", \"5m\" or \"1h 30m\", at most 1d",
     );
+    for wrong in ["99999999999999999999d", "18446744073709551615s 1s", "1ns", "9999999999y"] {
+        check(&format!("[smtp]\nqueue-lifetime = \"{wrong}\""), "2:18 …");
+    }
+    for wrong in ["18446744073709551616", "1e999 TiB", "NaN", "16 EiB", "99999999999999999 EiB"] {
+        check(&format!("[smtp]\nfree-space-min = \"{wrong}\""), "2:18 …");
+    }
     // The bounds themselves are good.
     for good in [
         "hops-max = 5",
