@@ -89,3 +89,6 @@ fn confine(own: &Path, run: &Path) -> Result<Confinement, SandboxError> {
         RulesetStatus::NotEnforced => Confinement::None,
     })
 }
+
+#[cfg(test)]
+mod tests;

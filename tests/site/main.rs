@@ -20,3 +20,4 @@ mod config;
 mod harness;
 mod house;
 mod ledger;
+mod supervisor;
