@@ -115,10 +115,12 @@ fn passes(error: &io::Error) -> bool {
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::NotConnected
-            | io::ErrorKind::InvalidInput
             | io::ErrorKind::Interrupted
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ mod unit;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -101,6 +101,27 @@ enum Event {
     ReloadOverdue(u64),
 }
 
+/// Whether the directory of this host has its first administrator. Until it has, the site does not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Begins when ldap-proxy serves.
+    Wanted,
+    UnderWay,
+    Done,
+}
+
+impl Progress {
+    fn of(plan: &Plan, state: &StateDir) -> Self {
+        if Founding::of(plan, state.path()).is_some() {
+            return Self::Wanted;
+        }
+        if plan.roles.contains_key(&Role::LdapProxy) {
+            warn!("[ldap-proxy] listen has no unix socket: the directory is given no first administrator");
+        }
+        Self::Done
+    }
+}
+
 /// The supervisor of this host.
 pub struct Supervisor<F> {
     source: Source,
@@ -119,8 +140,7 @@ pub struct Supervisor<F> {
     since: std::time::Instant,
     /// By when everything must have ended; none while it runs.
     stop_by: Option<Instant>,
-    /// Until the directory has an administrator, the site does not serve.
-    founded: bool,
+    founding: Progress,
     first_administrator: Option<FirstAdministrator>,
     /// Called once, when all serve.
     on_serving: Option<F>,
@@ -150,7 +170,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         let (events, event_inbox) = mpsc::channel(EVENTS_MAX);
         let (asked, asked_inbox) = mpsc::channel(EVENTS_MAX);
         Ok(Self {
-            founded: Founding::of(&plan, state.path()).is_none(),
+            founding: Progress::of(&plan, &state),
             source,
             plan,
             state,
@@ -179,6 +199,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
+        let on_terminal = io::stdin().is_terminal();
         let mut renewal = tokio::time::interval(RENEWAL_INTERVAL);
         renewal.tick().await;
         self.serve_control()?;
@@ -195,7 +216,8 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
                 Some(event) = events.recv() => self.on_event(event),
                 Some((request, reply)) = asked.recv() => self.on_request(request, reply),
                 () = any(&mut terminate, &mut interrupt) => self.stop(),
-                _ = hangup.recv() => self.reload(None),
+                // What we were started from is gone: nobody sees us run any more. Otherwise somebody wants a reload.
+                _ = hangup.recv() => if on_terminal && !io::stdin().is_terminal() { self.stop() } else { self.reload(None) },
                 _ = renewal.tick() => self.reload(None),
             }
         }
@@ -215,7 +237,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
                 }
             }
             Event::Founded(made) => {
-                self.founded = true;
+                self.founding = Progress::Done;
                 if let Some(made) = &made {
                     info!(address = %made.address, file = %made.file.display(), "made the first administrator");
                 }
@@ -290,9 +312,11 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             info!(serves = %role, pid = process.pid, "role serves");
         }
         if role == Role::LdapProxy
-            && !self.founded
+            && self.founding == Progress::Wanted
             && let Some(founding) = Founding::of(&self.plan, self.state.path())
         {
+            // Once: two at a time would each make a password.
+            self.founding = Progress::UnderWay;
             let events = self.events.clone();
             tokio::spawn(async move { events.send(Event::Founded(founding.found().await)).await });
         }
@@ -372,7 +396,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
 
     /// Tells the caller of `fife run`, the first time that all serve.
     fn tell_when_serving(&mut self) {
-        if !(self.founded && self.units.values().all(Unit::is_ready)) {
+        if !(self.founding == Progress::Done && self.units.values().all(Unit::is_ready)) {
             return;
         }
         let Some(on_serving) = self.on_serving.take() else { return };

@@ -14,6 +14,7 @@ use crate::config::identity::{HostError, Identity};
 use crate::config::load::Loaded;
 use crate::config::material::{Material, RoleView, role_view};
 use crate::config::{Effective, Faults};
+use crate::net::handover::base_dn;
 use crate::net::tls::Pem;
 
 /// Where plans come from.
@@ -41,6 +42,8 @@ pub(super) struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RolePlan {
     pub(super) view: RoleView,
+    /// The door takes it from `[directory]`, which otherwise concerns only those who ask.
+    pub(super) base_dn: String,
     pub(super) tls: Pem,
     pub(super) listeners: Vec<PlannedListener>,
 }
@@ -99,7 +102,12 @@ impl Source {
             service: listening.service,
             address: listening.address.in_dir(&self.state_dir),
         });
-        RolePlan { view: role_view(effective, role, material), tls: tls.clone(), listeners: listeners.collect() }
+        RolePlan {
+            view: role_view(effective, role, material),
+            base_dn: base_dn(effective),
+            tls: tls.clone(),
+            listeners: listeners.collect(),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::control::{Reloaded, Reply};
 use super::plan::{Change, Plan};
 use super::process::{self, STOP_PATIENCE};
 use super::unit::{Afterwards, Phase, Unit};
-use super::{Event, Serving, StartError, Supervisor, answer, wanted_sockets};
+use super::{Event, Progress, Serving, StartError, Supervisor, answer, wanted_sockets};
 use crate::config::hosts::Role;
 use crate::net::log;
 
@@ -77,6 +77,9 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         }
         for role in &change.restart {
             self.order_stop(*role, by, Afterwards::Start);
+        }
+        if change.start.contains(&Role::LdapProxy) {
+            self.founding = Progress::of(&self.plan, &self.state);
         }
         for role in &change.start {
             // One that is still ending from an earlier change is started when it has.

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::control::Reply;
 use super::status::{self, ListenerStatus, RoleStatus, State, Status};
 use super::unit::Unit;
-use super::{Serving, Supervisor, answer, observe};
+use super::{Progress, Serving, Supervisor, answer, observe};
 use crate::base::clock;
 use crate::config::hosts::Role;
 
@@ -31,7 +31,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         let now = clock::monotonic();
         let role_status = |(role, unit): (&Role, &Unit)| {
             let (mut state, mut reason) = unit.state();
-            if *role == Role::LdapProxy && state == State::Good && !self.founded {
+            if *role == Role::LdapProxy && state == State::Good && self.founding != Progress::Done {
                 (state, reason) = (State::Starting, Some("the first administrator is being made".to_owned()));
             }
             let process = unit.process();

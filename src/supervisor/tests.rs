@@ -64,6 +64,8 @@ fn a_reload_touches_only_what_the_file_changed() {
     check(ALL, "[smtp]\nrecipients-max = 500", restart(Role::Smtp));
     check(ALL, "[hosts.mail1.pop-imap]\nconnections-max = 5", restart(Role::PopImap));
     check(ALL, "[ldap-proxy]\nsearch-entries-max = 5", restart(Role::LdapProxy));
+    let all = || Change { restart: Role::ALL.to_vec(), ..Change::default() };
+    check(ALL, "[directory]\nbase = \"o=other\"", all());
     // The supervisor's own listener concerns no role.
     let metrics = Change { bind: tcp("127.0.0.1:9091"), close: tcp("127.0.0.1:9090"), ..Change::default() };
     check(ALL, "[metrics]\nlisten = [\"127.0.0.1:9091\"]", metrics);
@@ -74,8 +76,7 @@ fn a_reload_touches_only_what_the_file_changed() {
     let gone = Change { close: of_smtp, stop: vec![Role::Smtp], ..Change::default() };
     check(r#"["ldap-proxy", "pop-imap"]"#, "", gone);
     // What every line carries concerns every role.
-    let all = Change { restart: Role::ALL.to_vec(), ..Change::default() };
-    check(ALL, "[log]\nlevel = \"debug\"", all);
+    check(ALL, "[log]\nlevel = \"debug\"", all());
 }
 
 #[test]

@@ -291,8 +291,16 @@ fn every_role_enters_landlock_before_it_reads_a_byte() {
     let site = Site::prepare("");
     let trace = site.dir().join("trace");
     let (config, state) = (site.config().display().to_string(), site.state().display().to_string());
-    let mut strace = std::process::Command::new("strace")
-        .args(["--follow-forks", "--quiet=all", "--trace=landlock_restrict_self,accept4", "--output"])
+    let mut strace = std::process::Command::new("timeout")
+        .args([
+            "--kill-after=5",
+            "120",
+            "strace",
+            "--follow-forks",
+            "--quiet=all",
+            "--trace=landlock_restrict_self,accept4",
+            "--output",
+        ])
         .args([&trace.display().to_string(), FIFE, "run", "--config", &config, "--state", &state])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
@@ -331,8 +339,8 @@ fn the_first_administrator_is_made_once() {
     assert!(good(&login(&site)).contains("INBOX"));
 }
 
-/// Runs `fife run` on a terminal of its own, prints what it says up to its last line, then sends Ctrl-C and prints
-/// the exit code.
+/// Runs `fife run` on a terminal of its own, prints what it says up to its last line, does what it says, then sends
+/// Ctrl-C and prints the exit code.
 const ON_A_TERMINAL: &str = r#"
 import os, pty, sys
 pid, fd = pty.fork()
@@ -361,6 +369,15 @@ try:
 except OSError:
     pass
 print("EXIT", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+# Once more; this time the terminal is closed.
+pid, fd = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+told = b""
+while b"Stop with Ctrl-C." not in told:
+    told += os.read(fd, 4096)
+os.close(fd)
+print("HANGUP", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), b"password" in told)
 "#;
 
 #[test]
@@ -370,7 +387,7 @@ fn the_first_start_on_a_terminal_tells_lines_that_work() {
     let output = python(ON_A_TERMINAL, &[FIFE, "run", "--config", &config, "--state", &state]);
     let told = good(&output);
     assert!(told.contains("SWAKS 0") && told.contains("CURL 0") && told.contains("Subject: first mail"), "{told}");
-    assert!(told.contains("EXIT 0"), "{told}");
+    assert!(told.contains("EXIT 0") && told.contains("HANGUP 0 False"), "{told}");
     let kept = std::fs::read_to_string(site.state().join("first-admin.txt")).unwrap();
     let password = kept.lines().find_map(|line| line.strip_prefix("password: ")).unwrap();
     assert!(told.contains(&format!("password  {password}")), "{told}");
@@ -399,21 +416,41 @@ fn the_control_socket_is_bounded() {
     assert!(site.fife(&["status"]).status.success());
     drop(silent);
     if geteuid().is_root() {
-        let output = run(
-            "setpriv",
-            &[
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-                "python3",
-                "-c",
-                &format!(
-                    "import socket\ns = socket.socket(socket.AF_UNIX)\ntry:\n    s.connect('{}')\n    print('in')\nexcept PermissionError:\n    print('kept out')",
-                    path.display()
-                ),
-            ],
-            b"",
-        );
-        assert_eq!(good(&output).trim(), "kept out");
+        let to = format!("UNIX-CONNECT:{}", path.display());
+        let stranger = ["--reuid=65534", "--regid=65534", "--clear-groups", "socat", "-u", "OPEN:/dev/null", &to];
+        let output = run("setpriv", &stranger, b"");
+        assert!(text(&output).contains("Permission denied"), "{}", text(&output));
     }
+}
+
+#[test]
+fn without_root_all_of_it_runs_under_the_user_that_started_it() {
+    const USER: u32 = 65_534;
+    if !geteuid().is_root() {
+        return; // Then every other test shows it.
+    }
+    let site = Site::prepare("");
+    std::os::unix::fs::chown(site.dir(), Some(USER), Some(USER)).unwrap();
+    // The path to the built binary may be closed to others.
+    let binary = site.dir().join("fife");
+    std::fs::copy(FIFE, &binary).unwrap();
+    let (config, state) = (site.config().display().to_string(), site.state().display().to_string());
+    let mut fife = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--pdeathsig=KILL"])
+        .args([&binary.display().to_string(), "run", "--config", &config, "--state", &state])
+        .stderr(std::fs::File::create(site.dir().join("log")).unwrap())
+        .spawn()
+        .expect("setpriv starts");
+    site.wait_healthy();
+    for (role, pid) in pids(&site) {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        for line in ["Uid:\t65534\t65534\t65534\t65534", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+            assert!(status.lines().any(|one| one == line), "{role}: no {line} in\n{status}");
+        }
+    }
+    assert!(greeting(TcpStream::connect(site.addr("pop3")).unwrap()).starts_with("+OK"));
+    let health = run("curl", &["--silent", "--fail", &format!("http://{}/health", site.at("metrics"))], b"");
+    assert!(good(&health).contains(r#""health":"good""#));
+    good(&site.fife(&["stop"]));
+    assert!(fife.wait().unwrap().success(), "{}", site.log_tail());
 }
