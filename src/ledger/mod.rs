@@ -41,6 +41,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use self::check::{Fault, Report, check};
@@ -55,7 +56,7 @@ use self::tail::Counters;
 use self::writer::Request;
 
 /// Payloads of an append above this are compressed and hashed on a thread for blocking work.
-const INLINE_BYTES_MAX: usize = 256 * 1024;
+const INLINE_BYTES_MAX: u64 = 256 * 1024;
 /// The queue's bytes are counted in units of this.
 const QUEUE_UNIT_BYTES: usize = 1024;
 /// Offsets within a segment are 32 bits.
@@ -145,7 +146,7 @@ pub struct SegmentInfo {
     pub bytes: u64,
     /// Number of records.
     pub records: u64,
-    /// Takes no more records. All but the last may be rewritten and removed.
+    /// Takes no more records, and another one follows: may be rewritten and removed.
     pub sealed: bool,
 }
 
@@ -222,13 +223,16 @@ impl Ledger {
     ) -> impl Future<Output = Result<Vec<Position>, LedgerError>> + Send + use<> {
         let inner = Arc::clone(&self.inner);
         async move {
-            if entries.is_empty() {
-                return Ok(Vec::new());
-            }
-            if let Some(entry) = entries.iter().find(|entry| payload_bytes(entry) > PAYLOAD_BYTES_MAX) {
-                return Err(LedgerError::TooLarge { bytes: payload_bytes(entry), limit: PAYLOAD_BYTES_MAX });
-            }
-            submit(inner, prepare(entries).await?).await
+            let bytes = payload_bytes(&entries)?;
+            let records = match Handle::try_current() {
+                // Compressing and hashing a lot takes its time: not on a thread that has other tasks to serve.
+                Ok(runtime) if bytes > INLINE_BYTES_MAX => {
+                    let work = runtime.spawn_blocking(move || Prepared::all(entries));
+                    work.await.map_err(|_| LedgerError::Closed)?
+                }
+                Ok(_) | Err(_) => Prepared::all(entries),
+            };
+            submit(inner, records).await
         }
     }
 
@@ -237,7 +241,8 @@ impl Ledger {
     /// # Errors
     /// As `append`.
     pub fn append_blocking(&self, entries: Vec<Entry>) -> Result<Vec<Position>, LedgerError> {
-        block_on(self.append(entries))
+        payload_bytes(&entries)?;
+        block_on(submit(Arc::clone(&self.inner), Prepared::all(entries)))
     }
 
     /// The entry at a position that an append or a replay gave. Reads the disk; safe from any thread.
@@ -299,24 +304,24 @@ impl Drop for Inner {
     }
 }
 
-fn payload_bytes(entry: &Entry) -> u64 {
-    u64::try_from(entry.payload.len()).unwrap_or(u64::MAX)
-}
-
-/// Compresses and hashes; a lot of it not on a thread that has other tasks to serve.
-async fn prepare(entries: Vec<Entry>) -> Result<Vec<Prepared>, LedgerError> {
-    let bytes: usize = entries.iter().map(|entry| entry.payload.len()).sum();
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) if bytes > INLINE_BYTES_MAX => {
-            let work = runtime.spawn_blocking(move || Prepared::all(entries));
-            work.await.map_err(|_| LedgerError::Closed)
+/// The bytes of all payloads, if none is larger than a record can hold.
+fn payload_bytes(entries: &[Entry]) -> Result<u64, LedgerError> {
+    let mut sum: u64 = 0;
+    for entry in entries {
+        let bytes = u64::try_from(entry.payload.len()).unwrap_or(u64::MAX);
+        if bytes > PAYLOAD_BYTES_MAX {
+            return Err(LedgerError::TooLarge { bytes, limit: PAYLOAD_BYTES_MAX });
         }
-        Ok(_) | Err(_) => Ok(Prepared::all(entries)),
+        sum = sum.saturating_add(bytes);
     }
+    Ok(sum)
 }
 
 /// Hands records to the writer, as one append, and waits until they are durable.
 async fn submit(inner: Arc<Inner>, records: Vec<Prepared>) -> Result<Vec<Position>, LedgerError> {
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
     let bytes: u64 = records.iter().map(Prepared::bytes).sum();
     if bytes > inner.append_bytes_max {
         return Err(LedgerError::TooLarge { bytes, limit: inner.append_bytes_max });

@@ -81,11 +81,12 @@ impl<D: Disk> Reader<D> {
 
     pub(super) fn segments(&self) -> Vec<SegmentInfo> {
         let state = self.state();
+        let last = state.segments.keys().next_back().copied();
         let info = |(id, segment): (&u64, &Segment)| SegmentInfo {
             id: *id,
             bytes: segment.end,
             records: segment.records,
-            sealed: segment.sealed,
+            sealed: segment.sealed && Some(*id) != last,
         };
         state.segments.iter().map(info).collect()
     }

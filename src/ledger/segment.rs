@@ -38,7 +38,8 @@ pub(super) fn file_name(segment: u64) -> String {
 /// The segment that a file of this name holds.
 pub(super) fn segment_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".segment")?;
-    let plain = digits.len() >= 10 && digits.bytes().all(|b| b.is_ascii_digit());
+    // Below 10^19 there is always a next one.
+    let plain = (10..=19).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     if plain { digits.parse().ok() } else { None }
 }
 
