@@ -19,5 +19,6 @@ mod config;
 #[allow(dead_code, reason = "each helper serves some of the modules")]
 mod harness;
 mod house;
+mod imap;
 mod ledger;
 mod supervisor;

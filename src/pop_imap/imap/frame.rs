@@ -44,7 +44,7 @@ pub enum Frame {
 pub enum Fault {
     #[error("Line too long")]
     LineTooLong,
-    #[error("Literal too long")]
+    #[error("[TOOBIG] Literal too long")]
     LiteralTooLong,
     #[error("Line must end in CRLF")]
     BareLineFeed,

@@ -7,10 +7,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::structure;
 use super::write;
 use crate::message::header;
-use crate::message::structure::{Content, Part};
+use crate::message::structure::{Content, Structure};
 
 /// A section specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,15 +54,15 @@ impl Section {
         self.path.is_empty() && matches!(self.what, What::Header | What::Fields { .. })
     }
 
-    /// The bytes that are meant; `None` when the message has no such section. `root` must be given when
+    /// The bytes that are meant; `None` when the message has no such section. `structure` must be given when
     /// `needs_structure`. When `needs_header_only`, the header block may stand for the message.
     #[must_use]
-    pub fn resolve(&self, message: &Bytes, root: Option<&Part>) -> Option<Bytes> {
+    pub fn resolve(&self, message: &Bytes, structure: Option<&Structure>) -> Option<Bytes> {
         if self.path.is_empty() {
             let header_end = header::block_end(message);
             return self.of_message(message, 0..header_end, header_end..message.len(), 0..message.len());
         }
-        let part = structure::find(root?, &self.path)?;
+        let part = structure?.part(&self.path)?;
         let body = usize_range(&part.body);
         match &self.what {
             What::Everything => slice(message, body),

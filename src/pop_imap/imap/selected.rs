@@ -18,6 +18,8 @@ pub struct Selected {
     pub view: Arc<View>,
     pub read_only: bool,
     pub changes: watch::Receiver<u64>,
+    /// How many of the mailbox's keywords the client has been told of; they only grow.
+    keywords_told: usize,
 }
 
 /// How changes are told.
@@ -38,7 +40,16 @@ impl Selected {
         // The receiver first: a change between the two is then seen twice, never missed.
         let changes = open.changes();
         let view = open.view();
-        Self { open, view, read_only, changes }
+        let keywords_told = view.keywords.len();
+        Self { open, view, read_only, changes, keywords_told }
+    }
+
+    /// Tells of keywords that are new, before a message is told to have one (RFC 3501 section 7.2.6).
+    pub fn tell_keywords(&mut self, out: &mut Vec<u8>, view: &View) {
+        if view.keywords.len() > self.keywords_told {
+            self.keywords_told = view.keywords.len();
+            write_flag_list(out, view);
+        }
     }
 
     /// Tells what has changed and moves the view on. When messages are gone and that may not be told now, all waits.
@@ -61,9 +72,7 @@ impl Selected {
         if difference.added > 0 {
             write::text(out, format_args!("* {} EXISTS\r\n", now.messages.len()));
         }
-        if now.keywords.len() > self.view.keywords.len() {
-            write_flag_list(out, &now);
-        }
+        self.tell_keywords(out, &now);
         for &index in &difference.changed {
             let Some(row) = now.messages.get(index) else { continue };
             let told = known.binary_search_by_key(&row.uid, |&(uid, _)| uid).ok().and_then(|at| known.get(at));

@@ -146,7 +146,7 @@ async fn receive(stream: &mut Stream, session: &mut Session) -> io::Result<usize
 }
 
 /// IDLE: what has changed in the mailbox (RFC 2177).
-fn tell_changes(session: &mut Session, out: &mut Vec<u8>) {
+pub(super) fn tell_changes(session: &mut Session, out: &mut Vec<u8>) {
     let telling = session.telling(true, false);
     let Some(selected) = session.selected() else { return };
     selected.catch_up(out, telling, &[]);

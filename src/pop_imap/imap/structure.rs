@@ -1,33 +1,11 @@
 //! BODY and BODYSTRUCTURE: the parts of a message as one parenthesized list.
 //!
-//! Owns: its writing, and the numbering of parts. Called by: `imap::fetch`, `imap::section`. Never: parses; the store has done that.
-//! Spec: RFC 3501 section 7.4.2 (BODYSTRUCTURE), section 6.4.5 (part numbers).
+//! Owns: its writing. Called by: `imap::run`. Never: parses; the store has done that.
+//! Spec: RFC 3501 section 7.4.2 (BODYSTRUCTURE) and section 9 (body).
 
 use super::envelope;
 use super::write::{nstring, number, string};
 use crate::message::structure::{Content, Mime, Param, Part};
-
-/// The part of this number, such as `[2, 1]`, in a message whose root this is.
-#[must_use]
-pub(super) fn find<'a>(root: &'a Part, path: &[u32]) -> Option<&'a Part> {
-    let mut at = root;
-    // RFC 3501 section 6.4.5: a message numbers the parts of its body, and a body that is no multipart is its part 1.
-    let mut is_message = true;
-    for &number in path {
-        let index = usize::try_from(number).ok()?.checked_sub(1)?;
-        let (container, entered) = match &at.content {
-            Content::Message { message, .. } if !is_message => (&message.root, true),
-            Content::Message { .. } | Content::Leaf { .. } | Content::Multipart(_) => (at, is_message),
-        };
-        at = match &container.content {
-            Content::Multipart(parts) => parts.get(index)?,
-            Content::Leaf { .. } | Content::Message { .. } if entered && index == 0 => container,
-            Content::Leaf { .. } | Content::Message { .. } => return None,
-        };
-        is_message = false;
-    }
-    Some(at)
-}
 
 /// Appends BODY, or with `extended` BODYSTRUCTURE.
 pub(super) fn write(out: &mut Vec<u8>, part: &Part, extended: bool) {
@@ -52,9 +30,15 @@ pub(super) fn write(out: &mut Vec<u8>, part: &Part, extended: bool) {
 
 fn write_single(out: &mut Vec<u8>, part: &Part, extended: bool) {
     let mime = &part.mime;
-    string(out, &mime.media);
-    out.push(b' ');
-    string(out, &mime.subtype);
+    if is_opaque(part) {
+        string(out, b"application");
+        out.push(b' ');
+        string(out, b"octet-stream");
+    } else {
+        string(out, &mime.media);
+        out.push(b' ');
+        string(out, &mime.subtype);
+    }
     out.push(b' ');
     write_params(out, &mime.params);
     out.push(b' ');
@@ -86,6 +70,13 @@ fn write_single(out: &mut Vec<u8>, part: &Part, extended: bool) {
         nstring(out, mime.md5.as_deref());
         write_extension(out, mime);
     }
+}
+
+/// A composite type whose content is not taken apart (too deep, or encoded). RFC 3501 section 9 (body): its name promises
+/// parts or an envelope, and clients would read on for them.
+fn is_opaque(part: &Part) -> bool {
+    let is_message = part.mime.media == b"message" && matches!(part.mime.subtype.as_slice(), b"rfc822" | b"global");
+    matches!(part.content, Content::Leaf { .. }) && (is_message || part.mime.media == b"multipart")
 }
 
 fn write_params(out: &mut Vec<u8>, params: &[Param]) {

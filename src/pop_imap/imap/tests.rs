@@ -1,6 +1,10 @@
 //! Tests of the IMAP rooms, from the wire inwards.
 
 mod commands;
+mod dialogues;
 mod framing;
+mod fuzz;
+mod mailboxes;
+mod messages;
 mod names;
 mod searches;

@@ -42,6 +42,9 @@ impl<W: AsyncWrite + Unpin + Send> Work<'_, W> {
         }
         modified.sort_unstable();
         let now = open.view();
+        if let Some(selected) = self.session.selected() {
+            selected.tell_keywords(&mut self.out.buffer, &now);
+        }
         let by = flag_bits(&now, request);
         let mut gone = false;
         let mut modified_numbers = Vec::with_capacity(modified.len());
@@ -68,7 +71,8 @@ impl<W: AsyncWrite + Unpin + Send> Work<'_, W> {
                 }
             }
         }
-        Ok(store_done(&modified_numbers, gone))
+        // RFC 3501 section 6.4.8: UIDs that do not exist are no fault.
+        Ok(store_done(&modified_numbers, gone && !request.uid))
     }
 
     /// Expunges what has `\Deleted` (RFC 3501 section 6.4.3), of these UIDs only (RFC 4315 section 2.1).
@@ -126,8 +130,8 @@ impl<W: AsyncWrite + Unpin + Send> Work<'_, W> {
         }
         let what = if request.moving { "Move completed" } else { "Copy completed" };
         if all.source.is_empty() {
-            // RFC 6851 and RFC 3501: nothing to copy is no fault; messages that are gone are (RFC 2180 section 4.4).
-            return Ok(if uids.is_empty() { ok(what) } else { Done::No(GONE.to_owned()) });
+            // Nothing to copy is no fault; messages that the client was not told to be gone are (RFC 2180 section 4.4.1).
+            return Ok(if uids.is_empty() || request.uid { ok(what) } else { Done::No(GONE.to_owned()) });
         }
         let mut code = format!("[COPYUID {} ", all.uid_validity).into_bytes();
         write::set(&mut code, all.source);

@@ -120,7 +120,8 @@ impl<W: AsyncWrite + Unpin + Send> Work<'_, W> {
             }
         }
         known.sort_unstable_by_key(|&(uid, _)| uid);
-        if gone {
+        // RFC 3501 section 6.4.8: UIDs that do not exist are no fault.
+        if gone && !request.uid {
             // RFC 2180 section 4.1.2, RFC 5530: gone by another session; EXPUNGE comes when it may.
             return Ok(Done::No("[EXPUNGEISSUED] Some of the messages are gone".to_owned()));
         }
@@ -320,8 +321,7 @@ fn number_item(out: &mut Vec<u8>, word: &[u8], number: u64) {
 }
 
 fn resolve(section: &Section, content: &Content) -> Option<Bytes> {
-    let root = content.structure.as_ref().map(|structure| &structure.root);
-    section.resolve(content.text.as_ref()?, root)
+    section.resolve(content.text.as_ref()?, content.structure.as_ref())
 }
 
 async fn write_bytes<W: AsyncWrite + Unpin + Send>(out: &mut Out<W>, bytes: Option<Bytes>) -> Result<(), RunError> {
