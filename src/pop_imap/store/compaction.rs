@@ -34,6 +34,7 @@ const STATE_PART_MESSAGES: usize = 2_000;
 const STATE_APPEND_BYTES: usize = 4 << 20;
 
 /// What is needed to compact.
+#[derive(Debug)]
 pub(super) struct Compactor {
     pub(super) ledger: Ledger,
     pub(super) readers: Arc<Readers>,

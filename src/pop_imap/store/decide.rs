@@ -238,6 +238,7 @@ impl Decider {
         if name == INBOX {
             return Err(StoreError::Refused("INBOX cannot be deleted"));
         }
+        self.ensure(account)?;
         let mailbox = self.account(account)?.remove(&name).ok_or(StoreError::NoSuchMailbox)?;
         self.decided(account, Act::Delete { mailbox: mailbox.id });
         Ok(Promise::Nothing)

@@ -41,7 +41,7 @@ mod tests;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -230,6 +230,8 @@ struct Inner {
     shared: Shared,
     registry: Arc<Registry>,
     failed: watch::Receiver<bool>,
+    /// Taken when the store closes: it can reach the applier.
+    compactor: Option<Arc<Mutex<Compactor>>>,
     /// Taken when the store closes, so that the writer ends.
     queue: Option<Queue>,
     /// Dropped when the store closes, so that the upkeep ends.
@@ -241,6 +243,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.queue = None;
         self.stop = None;
+        self.compactor = None;
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
@@ -277,17 +280,18 @@ impl Store {
             failed: failed_sender,
             dir: dir.to_owned(),
         };
+        let compactor = Arc::new(Mutex::new(Compactor {
+            ledger: ledger.clone(),
+            readers: Arc::clone(&shared.readers),
+            applier: to_applier.clone(),
+            view: dir.join(VIEW_FILE),
+            rejected: HashMap::new(),
+        }));
         let upkeep = Upkeep {
             view: dir.join(VIEW_FILE),
             progressed: Arc::clone(&shared.progressed),
-            applier: to_applier.clone(),
-            compactor: Compactor {
-                ledger: ledger.clone(),
-                readers: Arc::clone(&shared.readers),
-                applier: to_applier,
-                view: dir.join(VIEW_FILE),
-                rejected: HashMap::new(),
-            },
+            applier: to_applier,
+            compactor: Arc::clone(&compactor),
             stop: stopped,
         };
         let threads = vec![
@@ -295,14 +299,35 @@ impl Store {
             spawn("store-applier", move || applier.run())?,
             spawn("store-upkeep", move || upkeep.run())?,
         ];
-        let (dir, queue, stop) = (dir.to_owned(), Some(queue), Some(stop));
-        Ok(Self { inner: Arc::new(Inner { dir, settings, ledger, shared, registry, failed, queue, stop, threads }) })
+        let (dir, compactor, queue, stop) = (dir.to_owned(), Some(compactor), Some(queue), Some(stop));
+        let inner = Inner { dir, settings, ledger, shared, registry, failed, compactor, queue, stop, threads };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The settings it was opened with.
     #[must_use]
     pub fn settings(&self) -> Settings {
         self.inner.settings
+    }
+
+    /// Records, groups (each one flush) and bytes written since it was opened.
+    #[must_use]
+    pub fn statistics(&self) -> ledger::Statistics {
+        self.inner.ledger.statistics()
+    }
+
+    /// Gives the space of dead records back, as the upkeep does from time to time; says how many segments were removed.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// When the disk cannot be read or written, or a record is damaged: then nothing is removed.
+    pub fn compact(&self) -> Result<usize, StoreError> {
+        let compactor = self.inner.compactor.as_ref().ok_or(StoreError::Closed)?;
+        let mut removed = 0;
+        while compactor.lock().unwrap_or_else(PoisonError::into_inner).compact_one()?.is_some() {
+            removed += 1;
+        }
+        Ok(removed)
     }
 
     /// Resolves when the store cannot go on (its view is damaged): the role should end and be started again, which repairs it.

@@ -1,19 +1,24 @@
-//! Tests of the store: what it does (`basics`), that its views follow from its ledger whatever happens (`histories`),
+//! Tests of the store: what it does (`basics`), that its view follows from its ledger whatever happens (`histories`),
 //! crashes (`crashes`), space (`space`), snapshots (`views`).
 
 mod basics;
+mod crashes;
+mod histories;
+mod space;
+mod views;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use super::tables::VIEW_FILE;
 use super::{AccountId, Delivery, OpenMailbox, Row, Settings, Store};
 use crate::base::size::Size;
 
-/// Segments of 1 MiB, no free space asked for.
+/// Small segments, no free space asked for.
 fn settings() -> Settings {
-    Settings { free_space_min: Size::bytes(0), segment_size: Size::mib(1) }
+    Settings { free_space_min: Size::bytes(0), segment_size: Size::kib(64) }
 }
 
 fn open(dir: &Path) -> Store {
@@ -42,4 +47,39 @@ fn rows(mailbox: &OpenMailbox) -> Vec<Row> {
 
 fn uids(mailbox: &OpenMailbox) -> Vec<u32> {
     rows(mailbox).iter().map(|row| row.uid).collect()
+}
+
+/// Deletes the view of a store that nobody has open.
+fn delete_view(dir: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let path = dir.join(format!("{VIEW_FILE}{suffix}"));
+        if path.exists() {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// All that the accounts have, as text: mailboxes with their numbers, messages with flags, dates, bytes.
+async fn dump(store: &Store, accounts: &[AccountId]) -> Vec<String> {
+    let mut out = Vec::new();
+    for account in accounts {
+        for info in store.mailboxes(*account).await.unwrap() {
+            let mailbox = store.select(*account, &info.name).await.unwrap();
+            let view = mailbox.view();
+            assert_eq!((view.uid_next, view.highest_modseq), (info.uid_next, info.highest_modseq), "{}", info.name);
+            assert_eq!(view.messages.len(), info.messages as usize, "{}", info.name);
+            assert_eq!(view.messages.unseen(), info.unseen as usize, "{}", info.name);
+            out.push(format!("{info:?}"));
+            for row in view.messages.iter() {
+                let mut flags: Vec<_> = row.flags.names(&view.keywords).collect();
+                flags.sort_unstable();
+                let bytes = store.message(&mailbox, row.uid).await.unwrap().expect("a message of the view can be read");
+                assert_eq!(bytes.len(), row.size as usize);
+                let (uid, modseq, date) = (row.uid, row.modseq, row.internal_date);
+                out.push(format!("{uid} {modseq} {date} {flags:?} {:?}", String::from_utf8_lossy(&bytes)));
+            }
+        }
+        out.push(format!("{:?}", store.subscriptions(*account).await.unwrap()));
+    }
+    out
 }

@@ -4,8 +4,8 @@
 //! longer than one piece of work takes.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::applier::{Progressed, Work};
@@ -27,13 +27,13 @@ pub(super) struct Upkeep {
     pub(super) view: PathBuf,
     pub(super) progressed: Arc<Progressed>,
     pub(super) applier: SyncSender<Work>,
-    pub(super) compactor: Compactor,
+    pub(super) compactor: Arc<Mutex<Compactor>>,
     /// Ends the thread when its other side is dropped.
     pub(super) stop: Receiver<()>,
 }
 
 impl Upkeep {
-    pub(super) fn run(mut self) {
+    pub(super) fn run(self) {
         let mut checkpointed = self.progressed.seq();
         let mut seen = checkpointed;
         for round in 1_u64.. {
@@ -70,9 +70,11 @@ impl Upkeep {
         done.recv().map_err(|_| StoreError::Closed)?
     }
 
-    fn compact(&mut self) {
+    fn compact(&self) {
         loop {
-            match self.compactor.compact_one() {
+            // One segment at a time: others may ask for it too.
+            let compacted = self.compactor.lock().unwrap_or_else(PoisonError::into_inner).compact_one();
+            match compacted {
                 Ok(Some(_)) if matches!(self.stop.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) => {}
                 Ok(_) => return,
                 Err(error) => {

@@ -262,7 +262,7 @@ impl Rows {
     }
 
     /// What happened between `old` and these rows.
-    fn since(&self, old: &Self) -> Difference {
+    pub(super) fn since(&self, old: &Self) -> Difference {
         let mut difference = Difference::default();
         let (mut was, mut is) = (Cursor::new(old), Cursor::new(self));
         loop {
