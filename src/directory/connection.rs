@@ -3,10 +3,12 @@
 //! Owns: ldap3's handles. Called by: `client`, `admin`. Never: interprets entries.
 //! Spec: RFC 4511; RFC 4513 section 5.2.3 (SASL EXTERNAL).
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex as BlockingMutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchOptions, SearchResult, StdStream};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -104,11 +106,11 @@ impl Pool {
         };
         let twice = async {
             let (ldap, generation) = self.shared(slot).await?;
-            match request(ldap).await {
+            match guarded(request(ldap)).await? {
                 Err(error) if is_dead(&error) => {
                     self.drop_shared(slot, generation).await;
                     let (ldap, _) = self.shared(slot).await?;
-                    request(ldap).await.map_err(unreachable)
+                    guarded(request(ldap)).await?.map_err(unreachable)
                 }
                 other => other.map_err(unreachable),
             }
@@ -133,13 +135,13 @@ impl Pool {
         }
         let attempt = async {
             while let Some(mut idle) = self.idle_binding() {
-                match idle.simple_bind(dn, password.reveal()).await {
+                match guarded(idle.simple_bind(dn, password.reveal())).await? {
                     Err(error) if is_dead(&error) => {}
                     answer => return Ok((answer.map_err(unreachable)?, idle)),
                 }
             }
             let mut ldap = self.open().await?;
-            let answer = ldap.simple_bind(dn, password.reveal()).await.map_err(unreachable)?;
+            let answer = guarded(ldap.simple_bind(dn, password.reveal())).await?.map_err(unreachable)?;
             Ok((answer, ldap))
         };
         let (result, ldap) =
@@ -229,6 +231,11 @@ async fn connect(server: &SocketAddress) -> Result<Ldap, LdapError> {
         }
     });
     Ok(ldap)
+}
+
+/// ldap3 panics on answers that are not LDAP results; that must end this request, not the caller's session.
+async fn guarded<T>(request: impl Future<Output = T>) -> Result<T, DirectoryError> {
+    AssertUnwindSafe(request).catch_unwind().await.map_err(|_| DirectoryError::Malformed("an answer"))
 }
 
 /// The connection is of no use any more; a new one may be.

@@ -16,8 +16,8 @@ pub enum DirectoryError {
     /// The server answered, with an error that is not about what was asked (busy, unavailable, not allowed to search).
     #[error("the directory refused the request: LDAP result {code}, {text:?}")]
     Refused { code: u32, text: String },
-    /// The server sent an entry that is not one.
-    #[error("the directory sent something that is not an entry: {0}")]
+    /// The server sent something that is not LDAP, or not what was asked for.
+    #[error("the directory sent something unusable: {0}")]
     Malformed(&'static str),
     /// An alias leads through more levels or to more addresses than are followed.
     #[error("the alias {address} leads through more than {depth_max} levels or to more than {targets_max} addresses")]

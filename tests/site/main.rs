@@ -20,5 +20,6 @@ mod config;
 mod harness;
 mod house;
 mod imap;
+mod ldap;
 mod ledger;
 mod supervisor;

@@ -1,0 +1,673 @@
+//! The directory: ldap-proxy driven by OpenLDAP's tools, the commands, and the roles' client; that client also
+//! against OpenLDAP's own server.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fife::base::address::Address;
+use fife::config::address::SocketAddress;
+use fife::config::directory::Directory as Settings;
+use fife::config::secret::SecretText;
+use fife::directory::admin::{self, Alias};
+use fife::directory::{Account, AccountStatus, AdminError, AuthError, Directory, Expansion, Recipient};
+
+use crate::harness::{DEADLINE, Site, good, run, text, wait_for};
+
+const ADMIN: &str = "uid=admin,ou=example.test,o=demo";
+const U1: &str = "uid=u1,ou=example.test,o=demo";
+const U1_LDIF: &str = "dn: uid=u1,ou=example.test,o=demo
+objectClass: inetOrgPerson
+objectClass: qmailUser
+cn: User One
+sn: One
+mail: u1@example.test
+mailAlternateAddress: user.one@example.test
+userPassword: secret1
+";
+
+/// A site that runs its directory and nothing else.
+fn start() -> Site {
+    let mut site = Site::prepare("");
+    let toml = std::fs::read_to_string(site.config()).unwrap();
+    let toml = toml.replace(r#"["ldap-proxy", "pop-imap", "smtp"]"#, r#"["ldap-proxy"]"#);
+    std::fs::write(site.config(), toml).unwrap();
+    site.launch();
+    first_administrator(&site);
+    site
+}
+
+/// Password of the first administrator, once the site has one.
+fn first_administrator(site: &Site) -> String {
+    let read = || std::fs::read_to_string(site.state().join("first-admin.txt")).unwrap_or_default();
+    let bound = || {
+        let password = read().lines().find_map(|line| line.strip_prefix("password: ").map(str::to_owned));
+        password.filter(|password| tool(site, "ldapwhoami", &["-D", ADMIN, "-w", password], "").status.success())
+    };
+    let mut password = None;
+    let made = || {
+        password = bound();
+        password.is_some()
+    };
+    wait_for("the first administrator", made, || site.log_tail());
+    password.unwrap()
+}
+
+/// An OpenLDAP tool with simple authentication on the site's plain port.
+fn tool(site: &Site, program: &str, args: &[&str], input: &str) -> Output {
+    let url = format!("ldap://{}", site.at("ldap"));
+    run(program, &[&["-x", "-H", &url][..], args].concat(), input.as_bytes())
+}
+
+/// The same as administrator.
+fn as_admin(site: &Site, program: &str, args: &[&str], input: &str) -> Output {
+    let password = first_administrator(site);
+    tool(site, program, &[&["-D", ADMIN, "-w", &password][..], args].concat(), input)
+}
+
+/// Entries found as administrator, as LDIF without line folding.
+fn found(site: &Site, args: &[&str]) -> String {
+    good(&as_admin(site, "ldapsearch", &[&["-LLL", "-o", "ldif_wrap=no", "-b", "o=demo"][..], args].concat(), ""))
+}
+
+/// Fails unless the tool ended with this LDAP result code; ldappasswd tells it only in words.
+fn refused(output: &Output, code: i32) {
+    let told = text(output).contains(&format!("({code})")) && !output.status.success();
+    assert!(output.status.code() == Some(code) || told, "{code} expected: {}", text(output));
+}
+
+fn socket_url(site: &Site) -> String {
+    format!("ldapi://{}", site.state().join("run/ldap.sock").display().to_string().replace('/', "%2F"))
+}
+
+fn address(text: &str) -> Address {
+    text.parse().unwrap()
+}
+
+fn secret(text: &str) -> SecretText {
+    SecretText::new(text.to_owned())
+}
+
+/// The roles' client on the site's unix socket; remembers answers for so long.
+fn client(site: &Site, cache_lifetime: &str) -> Directory {
+    let settings = Settings { cache_lifetime: cache_lifetime.parse().unwrap(), ..Settings::default() };
+    Directory::connect(&settings, "o=demo", &site.state(), None)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn openldap_tools_add_find_change_rename_and_delete_entries() {
+    let site = start();
+    good(&as_admin(&site, "ldapadd", &[], U1_LDIF));
+    refused(&as_admin(&site, "ldapadd", &[], U1_LDIF), 68);
+
+    let by_address = found(&site, &["(mailAlternateAddress=USER.One@example.test)"]);
+    assert!(by_address.contains("dn: uid=u1,ou=example.test,o=demo\n"), "{by_address}");
+    assert!(by_address.contains("objectClass: organizationalPerson\n"), "superior classes: {by_address}");
+    assert!(!by_address.contains("entryUUID"), "operational attributes only when asked for: {by_address}");
+    let operational = found(&site, &["(uid=u1)", "+"]);
+    assert!(operational.contains("entryUUID: ") && operational.contains("modifyTimestamp: 20"), "{operational}");
+    assert!(!operational.contains("cn: "), "{operational}");
+    assert_eq!(found(&site, &["(uid=u1)", "CN"]), format!("dn: {U1}\ncn: User One\n\n"));
+    assert_eq!(found(&site, &["-A", "(uid=u1)", "cn"]), format!("dn: {U1}\ncn:\n\n"), "types only");
+    assert_eq!(found(&site, &["-s", "one", "dn"]), "dn: ou=example.test,o=demo\n\n");
+    assert_eq!(found(&site, &["(&(cn=user*)(!(sn=two))(|(uid>=u0)(title=*)))", "1.1"]), format!("dn: {U1}\n\n"));
+    assert_eq!(found(&site, &["(uid=nobody)"]), "");
+    refused(&as_admin(&site, "ldapsearch", &["-b", "ou=absent.test,o=demo"], ""), 32);
+    refused(&as_admin(&site, "ldapsearch", &["-b", "o=demo", "-z", "1"], ""), 4);
+    refused(&as_admin(&site, "ldapsearch", &["-b", "o=demo", "-e", "!1.2.3.4"], ""), 12);
+
+    let change = format!(
+        "dn: {U1}\nchangetype: modify\nadd: mailQuotaSize\nmailQuotaSize: 5000\n-\nreplace: cn\ncn: 王芳\n-\nincrement: mailQuotaSize\nmailQuotaSize: 1\n"
+    );
+    good(&as_admin(&site, "ldapmodify", &[], &change));
+    let changed = found(&site, &["(cn=王芳)", "mailQuotaSize"]);
+    assert_eq!(changed, format!("dn: {U1}\nmailQuotaSize: 5001\n\n"));
+    // ldapcompare: 6 is compareTrue, 5 compareFalse.
+    refused(&as_admin(&site, "ldapcompare", &[U1, "sn:ONE"], ""), 6);
+    refused(&as_admin(&site, "ldapcompare", &[U1, "sn:Two"], ""), 5);
+    refused(&as_admin(&site, "ldapcompare", &[U1, "userPassword:secret1"], ""), 6);
+    refused(&as_admin(&site, "ldapcompare", &[U1, "userPassword:secret2"], ""), 5);
+
+    good(&as_admin(&site, "ldapmodrdn", &["-r", U1, "uid=u2"], ""));
+    assert_eq!(found(&site, &["(mail=u1@example.test)", "uid"]), "dn: uid=u2,ou=example.test,o=demo\nuid: u2\n\n");
+    refused(&as_admin(&site, "ldapdelete", &["ou=example.test,o=demo"], ""), 66);
+    good(&as_admin(&site, "ldapdelete", &["uid=u2,ou=example.test,o=demo"], ""));
+    assert_eq!(found(&site, &["(mail=u1@example.test)"]), "");
+}
+
+#[test]
+fn paged_searches_bring_everything_once() {
+    let site = start();
+    let mut ldif = String::new();
+    for n in 0..25 {
+        ldif.push_str(&format!(
+            "dn: cn=a{n},ou=example.test,o=demo\nobjectClass: applicationProcess\nobjectClass: qmailUser\nmail: a{n}@example.test\ndeliveryMode: forwardonly\nmailForwardingAddress: admin@example.test\n\n"
+        ));
+    }
+    good(&as_admin(&site, "ldapadd", &[], &ldif));
+    for filter in ["(objectClass=applicationProcess)", "(deliveryMode=forwardonly)", "(&(cn=a*)(deliveryMode=*))"] {
+        let paged = found(&site, &["-E", "pr=4/noprompt", filter, "dn"]);
+        let mut names: Vec<&str> = paged.lines().filter(|line| line.starts_with("dn: ")).collect();
+        assert_eq!(names.len(), 25, "{filter}: {paged}");
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 25, "{filter}: each once");
+    }
+}
+
+#[test]
+fn the_server_tells_what_it_can_and_nothing_more_to_strangers() {
+    let site = start();
+    let root = good(&tool(&site, "ldapsearch", &["-LLL", "-s", "base", "-b", "", "+"], ""));
+    for line in [
+        "namingContexts: o=demo",
+        "supportedLDAPVersion: 3",
+        "supportedControl: 1.2.840.113556.1.4.319",
+        "subschemaSubentry: cn=subschema",
+        "vendorName: fife",
+    ] {
+        assert!(root.lines().any(|have| have == line), "{line} in {root}");
+    }
+    let schema = good(&tool(
+        &site,
+        "ldapsearch",
+        &["-LLL", "-o", "ldif_wrap=no", "-s", "base", "-b", "cn=subschema", "attributeTypes", "objectClasses"],
+        "",
+    ));
+    assert!(schema.contains("NAME 'mailAlternateAddress' EQUALITY caseIgnoreIA5Match"), "{schema}");
+    assert!(schema.contains("NAME 'inetOrgPerson' SUP organizationalPerson STRUCTURAL"), "{schema}");
+    refused(&tool(&site, "ldapsearch", &["-b", "o=demo"], ""), 50);
+    refused(&tool(&site, "ldapadd", &[], U1_LDIF), 50);
+    refused(&tool(&site, "ldapdelete", &[ADMIN], ""), 50);
+    assert_eq!(good(&tool(&site, "ldapwhoami", &[], "")), "anonymous\n");
+}
+
+#[test]
+fn a_user_sees_himself_and_changes_his_own_password() {
+    let site = start();
+    good(&as_admin(&site, "ldapadd", &[], U1_LDIF));
+    let as_user = |program: &str, password: &str, args: &[&str], input: &str| {
+        tool(&site, program, &[&["-D", U1, "-w", password][..], args].concat(), input)
+    };
+    assert_eq!(good(&as_user("ldapwhoami", "secret1", &[], "")), format!("dn:{U1}\n"));
+    refused(&as_user("ldapwhoami", "secret2", &[], ""), 49);
+    let seen = good(&as_user("ldapsearch", "secret1", &["-LLL", "-b", "o=demo", "*", "+", "userPassword"], ""));
+    assert!(seen.starts_with(&format!("dn: {U1}\n")) && seen.matches("dn: ").count() == 1, "{seen}");
+    assert!(!seen.contains("userPassword"), "{seen}");
+    refused(&as_user("ldapsearch", "secret1", &["-b", ADMIN, "-s", "base"], ""), 32);
+    let retitle = format!("dn: {U1}\nchangetype: modify\nreplace: mailQuotaSize\nmailQuotaSize: 9999999\n");
+    refused(&as_user("ldapmodify", "secret1", &[], &retitle), 50);
+    refused(&as_user("ldappasswd", "secret1", &["-s", "secret2"], ""), 53); // the old one is needed
+    refused(&as_user("ldappasswd", "secret1", &["-a", "wrong", "-s", "secret2"], ""), 49);
+    refused(&as_user("ldappasswd", "secret1", &["-a", "secret1", "-s", "x", ADMIN], ""), 50);
+    good(&as_user("ldappasswd", "secret1", &["-a", "secret1", "-s", "secret2"], ""));
+    refused(&as_user("ldapwhoami", "secret1", &[], ""), 49);
+    good(&as_user("ldapwhoami", "secret2", &[], ""));
+    let hash = "{MD5}Xr4ilOzQ4PCOq3aQ0qbuaQ==";
+    let bring = format!("dn: {U1}\nchangetype: modify\nreplace: userPassword\nuserPassword: {hash}\n");
+    refused(&as_user("ldapmodify", "secret2", &[], &bring), 19);
+    // An administrator may: this is how accounts come from qmail-ldap.
+    good(&as_admin(&site, "ldapmodify", &[], &bring));
+    good(&as_user("ldapwhoami", "secret", &[], ""));
+    let made = good(&as_admin(&site, "ldappasswd", &[U1], ""));
+    let made = made.trim().strip_prefix("New password: ").expect("a password that the server made");
+    good(&as_user("ldapwhoami", made, &[], ""));
+    let admin = first_administrator(&site);
+    for secret in ["secret1", "secret2", made, hash, admin.as_str()] {
+        assert!(!site.log().contains(secret), "no password in the log");
+    }
+    let seen = found(&site, &["*", "+", "userPassword"]);
+    assert!(!seen.contains("userPassword") && !seen.contains("argon2"), "{seen}");
+}
+
+#[test]
+fn tls_is_had_by_start_tls_and_on_a_port_of_its_own() {
+    let site = start();
+    let password = first_administrator(&site);
+    let whoami = |url: &str, more: &[&str]| {
+        let args = ["LDAPTLS_REQCERT=never", "ldapwhoami", "-x", "-H", url, "-D", ADMIN, "-w", &password];
+        run("env", &[&args[..], more].concat(), b"")
+    };
+    good(&whoami(&format!("ldap://{}", site.at("ldap")), &["-ZZ"]));
+    good(&whoami(&format!("ldaps://{}", site.at("ldaps")), &[]));
+}
+
+#[test]
+fn whoever_runs_fife_administers_over_the_unix_socket() {
+    let site = start();
+    let url = socket_url(&site);
+    let whoami = good(&run("ldapwhoami", &["-Q", "-Y", "EXTERNAL", "-H", &url], b""));
+    assert_eq!(whoami, format!("dn:uid={},cn=peercred,cn=external,cn=auth\n", nix::unistd::geteuid()));
+    good(&run("ldapadd", &["-Q", "-Y", "EXTERNAL", "-H", &url], U1_LDIF.as_bytes()));
+    let over_tcp = run("ldapwhoami", &["-Q", "-Y", "EXTERNAL", "-H", &format!("ldap://{}", site.at("ldap"))], b"");
+    assert!(!over_tcp.status.success(), "nothing outside says who that is: {}", text(&over_tcp));
+}
+
+#[test]
+fn commands_change_the_directory_and_tell_how_it_went() {
+    let mut site = start();
+    let exit = |site: &Site, args: &[&str], code: i32| {
+        let output = site.fife(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    site.user("u1", "secret1");
+    exit(&site, &["user", "add", "u1@example.test"], 1); // exists
+    exit(&site, &["user", "add", "u1@absent.test"], 1); // no such domain
+    exit(&site, &["user", "add", "u1"], 2);
+    let made = exit(&site, &["user", "add", "u2@example.test", "--name", "User Two", "--quota", "1 GiB", "--admin"], 0);
+    let made = made.trim().strip_prefix("password: ").expect("a password that was made");
+    good(&tool(&site, "ldapwhoami", &["-D", "uid=u2,ou=example.test,o=demo", "-w", made], ""));
+    let users: serde_json::Value = serde_json::from_str(&exit(&site, &["user", "list", "--json"], 0)).unwrap();
+    let addresses: Vec<_> = users.as_array().unwrap().iter().map(|user| user["address"].as_str().unwrap()).collect();
+    assert_eq!(addresses, ["admin@example.test", "u1@example.test", "u2@example.test"]);
+    assert_eq!((&users[2]["name"], &users[2]["quota-bytes"]), (&"User Two".into(), &(1_u64 << 30).into()));
+    assert_eq!((&users[2]["administrator"], &users[1]["administrator"]), (&true.into(), &false.into()));
+
+    let login = |site: &Site, password: &str| tool(site, "ldapwhoami", &["-D", U1, "-w", password], "");
+    exit(&site, &["user", "suspend", "u1@example.test"], 0);
+    refused(&login(&site, "secret1"), 53);
+    refused(&login(&site, "wrong"), 49);
+    exit(&site, &["user", "resume", "u1@example.test"], 0);
+    good(&login(&site, "secret1"));
+    exit(&site, &["domain", "suspend", "example.test"], 0);
+    refused(&login(&site, "secret1"), 53);
+    assert_eq!(
+        exit(&site, &["domain", "list"], 0).split_whitespace().collect::<Vec<_>>(),
+        ["example.test", "noaccess"]
+    );
+    exit(&site, &["domain", "resume", "example.test"], 0);
+    let made = exit(&site, &["user", "passwd", "u1@example.test"], 0);
+    good(&login(&site, made.trim().strip_prefix("password: ").unwrap()));
+
+    exit(&site, &["domain", "add", "other.test"], 0);
+    exit(&site, &["domain", "add", "other.test"], 1);
+    exit(&site, &["alias", "add", "info@other.test", "u1@example.test", "somebody@elsewhere.test"], 0);
+    exit(&site, &["alias", "add", "u1@example.test", "u2@example.test"], 1); // somebody's address
+    let aliases: serde_json::Value = serde_json::from_str(&exit(&site, &["alias", "list", "--json"], 0)).unwrap();
+    assert_eq!(aliases, serde_json::json!([{ "address": "info@other.test", "targets": aliases[0]["targets"] }]));
+    assert_eq!(aliases[0]["targets"].as_array().unwrap().len(), 2);
+    exit(&site, &["domain", "del", "other.test"], 1); // not empty
+    exit(&site, &["alias", "del", "u1@example.test"], 1); // a user is no alias
+    exit(&site, &["alias", "del", "info@other.test"], 0);
+    exit(&site, &["domain", "del", "other.test"], 0);
+    exit(&site, &["user", "del", "u2@example.test"], 0);
+    exit(&site, &["user", "del", "u2@example.test"], 1);
+    assert!(site.stop());
+    exit(&site, &["user", "list"], 3);
+}
+
+#[test]
+fn octets_that_are_not_ldap_are_answered_with_the_end_and_hurt_nobody() {
+    let site = start();
+    let pid = site.role_pid("ldap-proxy");
+    let mut deep = vec![0x04, 0x00];
+    for _ in 0..10_000 {
+        let len = u32::try_from(deep.len()).unwrap().to_be_bytes();
+        deep = [&[0xa2, 0x84][..], &len, &deep].concat();
+    }
+    let len = u32::try_from(deep.len() + 9).unwrap().to_be_bytes();
+    let inner = u32::try_from(deep.len()).unwrap().to_be_bytes();
+    let deep = [&[0x30, 0x84][..], &len, &[2, 1, 1, 0x63, 0x84], &inner, &deep].concat();
+    let huge = [0x30, 0x84, 0x7f, 0xff, 0xff, 0xff, 0x02, 0x01, 0x01];
+    let many =
+        [&[0x30, 0x82, 0xea, 0x66, 0x02, 0x01, 0x01, 0x63, 0x82, 0xea, 0x5f][..], &[5, 0].repeat(30_000)].concat();
+    for (what, octets) in [
+        ("another protocol", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+        ("NUL", vec![0; 5000]),
+        ("a length of two gigabytes", huge.to_vec()),
+        ("nesting", deep),
+        ("many elements", many),
+        ("an indefinite length", vec![0x30, 0x80, 2, 1, 1, 0x42, 0, 0, 0]),
+        ("a response", vec![0x30, 0x0c, 2, 1, 1, 0x61, 7, 10, 1, 0, 4, 0, 4, 0]),
+    ] {
+        let mut stream = TcpStream::connect(site.addr("ldap")).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        // The server may have closed before all of it is written.
+        drop(stream.write_all(&octets));
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer));
+        let notice = b"1.3.6.1.4.1.1466.20036";
+        assert!(answer.windows(notice.len()).any(|window| window == notice), "{what}: {answer:02x?}");
+    }
+    assert!(tool(&site, "ldapwhoami", &[], "").status.success());
+    assert_eq!(site.role_pid("ldap-proxy"), pid, "the same process");
+}
+
+#[test]
+fn answered_changes_survive_kill_9_and_the_loss_of_the_view() {
+    let mut site = start();
+    let runtime = runtime();
+    let done = AtomicBool::new(false);
+    let made: Vec<Address> = std::thread::scope(|scope| {
+        let add = |worker: usize| {
+            let (directory, mut made) = (client(&site, "1s"), Vec::new());
+            for n in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let alias = Alias {
+                    address: address(&format!("a{worker}-{n}@example.test")),
+                    targets: vec![address("admin@example.test")],
+                };
+                match runtime.block_on(admin::add_alias(&directory, &alias)) {
+                    // Made by the first of two tries, whose answer was lost.
+                    Ok(()) | Err(AdminError::Exists(_)) => made.push(alias.address),
+                    Err(AdminError::Directory(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            made
+        };
+        let workers: Vec<_> = (0..4).map(|worker| scope.spawn(move || add(worker))).collect();
+        for _ in 0..3 {
+            let before = found(&site, &["(deliveryMode=forwardonly)", "1.1"]).matches("dn:").count();
+            let enough = || count(&site) > before + 20;
+            wait_for("more entries", enough, || site.log_tail());
+            let killed = site.kill_role("ldap-proxy");
+            let back = || site.role_pid("ldap-proxy").is_some_and(|pid| pid != killed);
+            wait_for("the role to come back", back, || site.log_tail());
+            site.wait_healthy();
+        }
+        done.store(true, Ordering::Relaxed);
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert!(made.len() > 60, "{}", made.len());
+    let all_there = |site: &Site| {
+        let shown = found(site, &["(deliveryMode=forwardonly)", "mail"]);
+        for address in &made {
+            assert!(shown.contains(&format!("mail: {address}\n")), "{address} was answered and is gone");
+        }
+        shown
+    };
+    let before = all_there(&site);
+    for damage in ["missing", "overwritten", "truncated"] {
+        site.kill_all();
+        let view = site.state().join("ldap-proxy/view.sqlite");
+        match damage {
+            "missing" => std::fs::remove_file(&view).unwrap(),
+            "overwritten" => std::fs::write(&view, [0x55; 9000]).unwrap(),
+            _ => std::fs::OpenOptions::new().write(true).open(&view).unwrap().set_len(5000).unwrap(),
+        }
+        site.launch();
+        assert_eq!(all_there(&site), before, "view {damage}");
+    }
+}
+
+/// Aliases that the directory holds now; 0 while it does not answer.
+fn count(site: &Site) -> usize {
+    let url = socket_url(site);
+    let args = ["-LLL", "-Q", "-Y", "EXTERNAL", "-H", &url, "-b", "o=demo", "(deliveryMode=forwardonly)", "1.1"];
+    String::from_utf8_lossy(&run("ldapsearch", &args, b"").stdout).matches("dn:").count()
+}
+
+#[test]
+fn roles_learn_who_an_address_is() {
+    let site = start();
+    site.user("u1", "secret1");
+    good(&site.fife(&["domain", "add", "other.test"]));
+    good(&site.fife(&[
+        "alias",
+        "add",
+        "staff@example.test",
+        "u1@example.test",
+        "list@other.test",
+        "far@elsewhere.test",
+    ]));
+    good(&site.fife(&[
+        "alias",
+        "add",
+        "list@other.test",
+        "staff@example.test",
+        "admin@example.test",
+        "gone@example.test",
+    ]));
+    let directory = client(&site, "0s");
+    runtime().block_on(async {
+        let account = account(&directory, "U1@Example.Test").await;
+        assert_eq!(
+            (account.address.to_string().as_str(), account.status, account.admin),
+            ("u1@example.test", AccountStatus::Active, false)
+        );
+        assert_eq!(directory.resolve(&address("nobody@example.test")).await, Ok(Recipient::NoSuchUser));
+        assert_eq!(directory.resolve(&address("u1@elsewhere.test")).await, Ok(Recipient::NotLocal));
+        assert_eq!(directory.is_local_domain(&"other.test".parse().unwrap()).await, Ok(true));
+        // Characters that mean something in a filter mean nothing here.
+        assert_eq!(directory.resolve(&address("*@example.test")).await, Ok(Recipient::NoSuchUser));
+        let Expansion { accounts, remote, missing } = directory.expand(&address("staff@example.test")).await.unwrap();
+        let shown: Vec<String> = accounts.iter().map(|account| account.address.to_string()).collect();
+        assert_eq!(shown.len(), 2, "the loop ends: {shown:?}");
+        assert_eq!((remote, missing), (vec![address("far@elsewhere.test")], vec![address("gone@example.test")]));
+
+        let login = async |name: &str, password: &str| directory.authenticate(name, &secret(password)).await;
+        assert_eq!(login("u1@example.test", "secret1").await.map(|account| account.id), Ok(account.id));
+        for (name, password) in [
+            ("u1@example.test", "wrong"),
+            ("u1@example.test", ""),
+            ("nobody@example.test", "secret1"),
+            ("staff@example.test", "x"),
+            ("u1", "secret1"),
+            ("", ""),
+        ] {
+            assert_eq!(login(name, password).await, Err(AuthError::Refused), "{name:?} {password:?}");
+        }
+        let domain = "example.test".parse().unwrap();
+        admin::set_domain_status(&directory, &domain, AccountStatus::Disabled).await.unwrap();
+        assert_eq!(login("u1@example.test", "secret1").await, Err(AuthError::Suspended));
+        assert_eq!(login("u1@example.test", "wrong").await, Err(AuthError::Refused));
+        let Ok(Recipient::Account(suspended)) = directory.resolve(&address("u1@example.test")).await else {
+            panic!("an account")
+        };
+        assert_eq!(suspended.status, AccountStatus::Disabled);
+        admin::set_domain_status(&directory, &domain, AccountStatus::Active).await.unwrap();
+    });
+}
+
+#[test]
+fn a_password_is_hashed_once_for_many_logins_until_it_changes() {
+    let site = start();
+    site.user("u1", "secret1");
+    let directory = client(&site, "0s");
+    let hashes = || {
+        let metrics = good(&run("curl", &["-s", &format!("http://{}/metrics", site.at("metrics"))], b""));
+        let line = metrics.lines().find(|line| line.starts_with("fife_ldap_proxy_password_hashes_total"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or_else(|| panic!("{metrics}"))
+    };
+    runtime().block_on(async {
+        let login = async |password: &str| directory.authenticate("u1@example.test", &secret(password)).await.is_ok();
+        let before = hashes();
+        for _ in 0..50 {
+            assert!(login("secret1").await);
+        }
+        assert!(hashes() - before < 1.5, "{} hashes for 50 logins", hashes() - before);
+        admin::set_password(&directory, &address("u1@example.test"), &secret("secret2")).await.unwrap();
+        assert!(!login("secret1").await, "the old password is not remembered");
+        assert!(login("secret2").await);
+    });
+}
+
+#[test]
+fn the_client_finds_the_way_back_to_a_server_that_was_away() {
+    let mut site = start();
+    site.user("u1", "secret1");
+    let directory = client(&site, "0s");
+    let runtime = runtime();
+    let resolve = || runtime.block_on(directory.resolve(&address("u1@example.test")));
+    assert!(matches!(resolve(), Ok(Recipient::Account(_))));
+    site.kill_all();
+    assert!(resolve().is_err());
+    site.launch();
+    let again = || matches!(resolve(), Ok(Recipient::Account(_)));
+    wait_for("an answer", again, || site.log_tail());
+}
+
+async fn account(directory: &Directory, name: &str) -> Account {
+    match directory.resolve(&address(name)).await {
+        Ok(Recipient::Account(account)) => Account::clone(&account),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// OpenLDAP's server with the attributes of qmail.schema that fife reads.
+struct Slapd {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Slapd {
+    fn start(port: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("slapd").tempdir_in("/tmp").unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir(path("data")).unwrap();
+        std::fs::write(path("qmail.schema"), QMAIL_SCHEMA).unwrap();
+        std::fs::write(path("slapd.conf"), slapd_conf(dir.path())).unwrap();
+        let loaded = run("slapadd", &["-f", path("slapd.conf").to_str().unwrap()], SLAPD_LDIF.as_bytes());
+        good(&loaded);
+        let child = Command::new("/usr/sbin/slapd")
+            .args(["-d", "0", "-h", &format!("{port} {}", Self::socket(dir.path()).1), "-f"])
+            .arg(path("slapd.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("slapd starts");
+        let slapd = Self { child, dir };
+        let up = || run("ldapwhoami", &["-x", "-H", &Self::socket(slapd.dir.path()).1], b"").status.success();
+        wait_for("slapd", up, String::new);
+        slapd
+    }
+
+    fn socket(dir: &Path) -> (PathBuf, String) {
+        let path = dir.join("ldapi");
+        let url = format!("ldapi://{}", path.display().to_string().replace('/', "%2F"));
+        (path, url)
+    }
+}
+
+impl Drop for Slapd {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+const QMAIL_SCHEMA: &str = "
+attributetype ( 1.3.6.1.4.1.7914.1.2.1.4 NAME 'mailAlternateAddress' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{256} )
+attributetype ( 1.3.6.1.4.1.7914.1.2.1.7 NAME 'mailForwardingAddress' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{256} )
+attributetype ( 1.3.6.1.4.1.7914.1.2.1.10 NAME 'deliveryMode' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26{32} )
+attributetype ( 1.3.6.1.4.1.7914.1.2.1.12 NAME 'accountStatus' EQUALITY caseIgnoreIA5Match SYNTAX 1.3.6.1.4.1.1466.115.121.1.26 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.7914.1.2.1.15 NAME 'mailQuotaSize' EQUALITY integerMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )
+objectclass ( 1.3.6.1.4.1.7914.1.2.2.1 NAME 'qmailUser' SUP top AUXILIARY MUST ( mail ) MAY ( uid $ userPassword $ mailAlternateAddress $ mailForwardingAddress $ deliveryMode $ accountStatus $ mailQuotaSize ) )
+";
+
+fn slapd_conf(dir: &Path) -> String {
+    let dir = dir.display();
+    let uid = nix::unistd::geteuid();
+    let gid = nix::unistd::getegid();
+    format!(
+        "include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/inetorgperson.schema
+include {dir}/qmail.schema
+modulepath /usr/lib/ldap
+moduleload back_mdb
+pidfile {dir}/pid
+authz-regexp gidNumber={gid}.uidNumber={uid},cn=peercred,cn=external,cn=auth cn=reader,dc=school,dc=test
+database mdb
+suffix dc=school,dc=test
+rootdn cn=root,dc=school,dc=test
+directory {dir}/data
+index mail,mailAlternateAddress eq
+access to attrs=userPassword by anonymous auth by * none
+access to * by dn.exact=cn=reader,dc=school,dc=test read by * none
+"
+    )
+}
+
+const SLAPD_LDIF: &str = "dn: dc=school,dc=test
+objectClass: organization
+objectClass: dcObject
+o: School
+dc: school
+
+dn: cn=reader,dc=school,dc=test
+objectClass: organizationalRole
+objectClass: simpleSecurityObject
+cn: reader
+userPassword: reads
+
+dn: ou=school.test,dc=school,dc=test
+objectClass: organizationalUnit
+objectClass: domainRelatedObject
+ou: school.test
+associatedDomain: school.test
+
+dn: uid=wf,ou=school.test,dc=school,dc=test
+objectClass: inetOrgPerson
+objectClass: qmailUser
+uid: wf
+cn: Wang Fang
+sn: Wang
+mail: wf@school.test
+mailAlternateAddress: fang.wang@school.test
+mailQuotaSize: 1000000
+userPassword: {SSHA}86ViTDmHyaaGX8LPHG0gPUH/vURID0LH
+
+dn: uid=old,ou=school.test,dc=school,dc=test
+objectClass: inetOrgPerson
+objectClass: qmailUser
+uid: old
+cn: Old
+sn: Old
+mail: old@school.test
+accountStatus: disabled
+userPassword: {SSHA}86ViTDmHyaaGX8LPHG0gPUH/vURID0LH
+
+dn: cn=info,ou=school.test,dc=school,dc=test
+objectClass: applicationProcess
+objectClass: qmailUser
+cn: info
+mail: info@school.test
+deliveryMode: nolocal
+mailForwardingAddress: wf@school.test
+";
+
+#[test]
+fn roles_can_ask_openldap_instead() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let slapd = Slapd::start(&format!("ldap://{free}"));
+    let (socket, _) = Slapd::socket(slapd.dir.path());
+    let over_unix = Settings { servers: vec![SocketAddress::Unix(socket)], ..Settings::default() };
+    let over_tcp = Settings {
+        servers: vec![SocketAddress::Tcp(free)],
+        bind_dn: "cn=reader,dc=school,dc=test".into(),
+        timeout: "20s".parse().unwrap(),
+        ..Settings::default()
+    };
+    for (settings, password) in [(over_unix, None), (over_tcp, Some(secret("reads")))] {
+        let directory = Directory::connect(&settings, "dc=school,dc=test", slapd.dir.path(), password);
+        runtime().block_on(async {
+            let account = account(&directory, "Fang.Wang@school.test").await;
+            assert_eq!(
+                (account.address.to_string().as_str(), account.quota_bytes),
+                ("wf@school.test", Some(1_000_000))
+            );
+            assert_ne!(account.id, [0; 16]);
+            let expansion = directory.expand(&address("info@school.test")).await.unwrap();
+            assert_eq!(expansion.accounts.iter().map(|account| account.id).collect::<Vec<_>>(), [account.id]);
+            assert_eq!(directory.resolve(&address("x@school.test")).await, Ok(Recipient::NoSuchUser));
+            assert_eq!(directory.resolve(&address("x@elsewhere.test")).await, Ok(Recipient::NotLocal));
+            let login = async |name: &str, password: &str| directory.authenticate(name, &secret(password)).await;
+            assert_eq!(login("wf@school.test", "secret").await.map(|found| found.id), Ok(account.id));
+            assert_eq!(login("wf@school.test", "wrong").await, Err(AuthError::Refused));
+            assert_eq!(login("x@school.test", "secret").await, Err(AuthError::Refused));
+            assert_eq!(login("old@school.test", "secret").await, Err(AuthError::Suspended));
+        });
+    }
+}
