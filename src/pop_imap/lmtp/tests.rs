@@ -1,7 +1,8 @@
 //! Dialogues with an LMTP session in memory.
 
 use super::session::{
-    BAD_COMMANDS_MAX, COMMAND_LEN_MAX, Limits, Outcome, RECIPIENTS_MAX, Resolved, Session, Step, Target, Transaction,
+    BAD_COMMANDS_MAX, COMMAND_LEN_MAX, Limits, Outcome, RECIPIENTS_MAX, Resolved, Session, Step, TARGETS_MAX, Target,
+    Transaction,
 };
 use crate::base::address::Address;
 
@@ -336,6 +337,48 @@ fn recipients_are_bounded() {
     world.out.clear();
     world.receive(b"RCPT TO:<u1@example.test>\r\n");
     assert_eq!(world.out, b"452 4.5.3 too many recipients\r\n");
+}
+
+#[test]
+fn mailboxes_behind_recipients_are_bounded() {
+    let mut out = Vec::new();
+    let mut session = Session::new(Limits { hostname: "h".into(), message_size_max: SIZE_MAX }, &mut out);
+    let crowd = |count: usize| vec![Target { account: [1; 16], address: "u1@example.test".parse().unwrap() }; count];
+    let mut ask = |count: usize| {
+        let input: &[u8] = if count == TARGETS_MAX {
+            b"LHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<list@example.test>\r\n"
+        } else {
+            b"RCPT TO:<list@example.test>\r\n"
+        };
+        let (used, step) = session.step(input, &mut out);
+        assert_eq!((used, step), (input.len(), Step::Resolve("list@example.test".parse().unwrap())));
+        out.clear();
+        session.resolved(Resolved::Targets(crowd(count)), &mut out);
+        String::from_utf8(std::mem::take(&mut out)).unwrap()
+    };
+    assert!(ask(TARGETS_MAX).starts_with("250 "));
+    assert!(ask(1).starts_with("452 4.5.3 "));
+}
+
+#[test]
+fn a_message_without_room_is_read_to_its_end_and_refused_for_now() {
+    for chunked in [false, true] {
+        let mut world = after_hello("");
+        world.out.clear();
+        world.receive(b"MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\n");
+        world.receive(if chunked { b"BDAT 13 LAST\r\nfirst\r\n" } else { b"DATA\r\nfirst\r\n" });
+        assert!(world.session.held() > 0);
+        world.session.give_up();
+        world.receive(if chunked { b"last\r" } else { b"last" });
+        assert_eq!(world.session.held(), 0);
+        world.receive(if chunked { b"\nNOOP\r\n" } else { b"\r\n.\r\nNOOP\r\n" });
+        let said = String::from_utf8_lossy(&world.out).into_owned();
+        assert!(said.ends_with("452 4.3.1 too much mail at once, try again\r\n250 2.0.0 ok\r\n"), "{said}");
+        assert!(world.stored.is_empty());
+        // The next one is taken.
+        world.receive(b"MAIL FROM:<>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\nx\r\n.\r\n");
+        assert_eq!(world.stored.len(), 1);
+    }
 }
 
 #[test]
