@@ -22,4 +22,6 @@ mod house;
 mod imap;
 mod ldap;
 mod ledger;
+mod lmtp;
+mod pop3;
 mod supervisor;
