@@ -101,5 +101,10 @@ fn trim_line_end(bytes: &[u8]) -> &[u8] {
 /// which no IMAP string can carry (RFC 9051 section 4.3).
 #[must_use]
 pub fn unfold(value: &[u8]) -> Vec<u8> {
-    value.trim_ascii().iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n' | 0)).collect()
+    let value = value.trim_ascii();
+    // Most fields are one line.
+    if memchr::memchr3(b'\r', b'\n', 0, value).is_none() {
+        return value.to_vec();
+    }
+    value.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n' | 0)).collect()
 }

@@ -9,6 +9,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -29,6 +31,10 @@ const QUEUE_UNIT_BYTES: usize = 4 << 10;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Requests of one batch.
 const BATCH_REQUESTS_MAX: usize = 1_000;
+
+/// How long a batch waits for as many requests as the last one had. Those who were answered together come back together,
+/// but not at the same instant; the flush that is saved costs more than the wait.
+const GATHER_MAX: Duration = Duration::from_micros(200);
 
 /// A request with its way back.
 #[derive(Debug)]
@@ -94,20 +100,33 @@ impl Writer {
 
     /// Serves the queue until all who could ask are gone, or the applier has given up.
     pub(super) fn run(mut self) {
+        let mut expected = 1;
         while let Some(first) = self.requests.blocking_recv() {
             let mut gathered = Gathered { first: self.decider.counters.seq + 1, ..Gathered::default() };
             self.take(first, &mut gathered);
-            while gathered.bytes < BATCH_BYTES_MAX
-                && gathered.batch.waiters.len() < BATCH_REQUESTS_MAX
-                && let Ok(next) = self.requests.try_recv()
-            {
-                self.take(next, &mut gathered);
-            }
+            self.gather(&mut gathered, expected);
+            expected = gathered.batch.waiters.len();
             if self.write(gathered).is_err() {
                 tracing::error!("the store's writer ends: the view cannot be written");
                 return;
             }
             self.decider.trim(self.progressed.seq());
+        }
+    }
+
+    /// Adds what has come; waits a little for more while there are fewer than the last time.
+    fn gather(&mut self, gathered: &mut Gathered, expected: usize) {
+        let mut deadline = None;
+        while gathered.bytes < BATCH_BYTES_MAX && gathered.batch.waiters.len() < BATCH_REQUESTS_MAX {
+            if let Ok(next) = self.requests.try_recv() {
+                self.take(next, gathered);
+                continue;
+            }
+            let mut late = || clock::monotonic() >= *deadline.get_or_insert_with(|| clock::monotonic() + GATHER_MAX);
+            if gathered.batch.waiters.len() >= expected || late() {
+                return;
+            }
+            thread::yield_now();
         }
     }
 
