@@ -89,8 +89,17 @@ pub(super) async fn hand_over(context: &Context, message: Message) -> Reply {
     if reply.is_positive() {
         RECEIVED_BYTES.inc_by(u64::try_from(size).unwrap_or(u64::MAX));
     }
-    info!(message = %id, outcome, bytes = size, recipients = fates.len(), %reply, "message");
+    // What the LMTP server says holds its own id of the message, by which it is found in the next role's log.
+    let stored = fates.iter().find_map(positive).map_or("", Reply::text);
+    info!(message = %id, outcome, bytes = size, recipients = fates.len(), %reply, stored, "message");
     reply
+}
+
+pub(super) fn positive(fate: &Fate) -> Option<&Reply> {
+    match fate {
+        Fate::Answered(reply) if reply.is_positive() => Some(reply),
+        Fate::Answered(_) | Fate::NotTried | Fate::Unknown => None,
+    }
 }
 
 async fn keep(

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::bounce::{self, Failure};
 use super::context::Context;
+use super::delivery;
 use super::lmtp::Fate;
 use super::metrics::{LMTP_AWAY, QUEUE_AGE, QUEUE_MESSAGES, QUEUE_RECIPIENTS};
 use super::queue::{Ending, Queued};
@@ -136,7 +137,8 @@ async fn attempt(context: &Arc<Context>, id: Id, is_expired: bool, shutdown: Shu
     let mailboxes: Vec<&Address> = recipients.iter().map(|recipient| &recipient.mailbox).collect();
     let fates = context.lmtp.deliver(&queued.message, &mailboxes).await;
     let sorted = Sorted::of(&fates);
-    settling.delivered(&sorted.delivered).await;
+    let stored = fates.iter().find_map(delivery::positive).map_or("", Reply::text);
+    settling.delivered(&sorted.delivered, stored).await;
     if sorted.deferred > 0 {
         QUEUE_RECIPIENTS.with_label_values(&["deferred"]).inc_by(sorted.deferred);
     }
@@ -185,14 +187,14 @@ struct Settling<'a> {
 }
 
 impl Settling<'_> {
-    async fn delivered(&self, at: &[usize]) {
+    async fn delivered(&self, at: &[usize], stored: &str) {
         if at.is_empty() {
             return;
         }
         let id = self.queued.message.envelope.id;
         self.record(at, Ending::Delivered, Vec::new()).await;
         let waited = clock::unix_millis().saturating_sub(self.queued.arrived_millis);
-        info!(message = %id, outcome = "delivered", recipients = at.len(), waited_millis = waited, "message");
+        info!(message = %id, outcome = "delivered", recipients = at.len(), waited_millis = waited, stored, "message");
         QUEUE_RECIPIENTS.with_label_values(&["delivered"]).inc_by(u64::try_from(at.len()).unwrap_or(u64::MAX));
     }
 

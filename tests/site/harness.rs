@@ -342,11 +342,17 @@ fn run_with_input(program: &str, args: &[String], input: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// Processes whose parent this is.
+/// Processes whose parent this is, whichever of its threads started them.
 fn children_of(parent: Pid) -> Vec<Pid> {
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    let list = std::fs::read_to_string(path).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
+    let list = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+    let lists: Vec<String> = threads.filter_map(Result::ok).map(list).collect();
+    lists
+        .iter()
+        .flat_map(|list| list.split_whitespace())
+        .filter_map(|pid| pid.parse().ok())
+        .map(Pid::from_raw)
+        .collect()
 }
 
 /// Whether the process runs: a zombie that nobody has waited for yet does not.

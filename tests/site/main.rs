@@ -24,4 +24,5 @@ mod ldap;
 mod ledger;
 mod lmtp;
 mod pop3;
+mod smtp;
 mod supervisor;

@@ -32,8 +32,9 @@ const RECIPIENTS_MAX: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server may take over a whole message (RFC 5321 section 4.5.3.2.6 has ten minutes; the sender behind us waits too).
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(300);
-/// A connection that answered so recently gets the message along with the commands.
-const FRESH: Duration = Duration::from_secs(1);
+/// A connection that answered so recently gets the message along with the commands. Under load every one is; else a server that was just stopped is found out
+/// before it has the message.
+const FRESH: Duration = Duration::from_millis(100);
 /// A connection unused for so long is closed: servers close theirs after five minutes.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 /// Wait between attempts to reach a server that is away.

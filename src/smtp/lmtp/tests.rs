@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -370,4 +372,56 @@ async fn more_recipients_than_a_transaction_holds_take_several() {
     let fates = deliver(&pool, &names).await;
     assert_eq!(fates.len(), 2500);
     assert!(fates.iter().all(is_positive));
+}
+
+#[test]
+fn replies_of_all_kinds_break_nothing() {
+    // Invariants: no panic; every recipient has one outcome when the transaction is finished; an end comes, or the input does.
+    const PIECES: [&str; 14] = [
+        "250 ok\r\n",
+        "250 2.1.5 ok\r\n",
+        "250-a\r\n",
+        "550 5.1.1 no\r\n",
+        "354 go\r\n",
+        "421 bye\r\n",
+        "451 x\r\n",
+        "\n",
+        "\r",
+        "2",
+        "503 order\r\n",
+        "250\r\n",
+        "\0",
+        "999 x\r\n",
+    ];
+    let seed: u64 = std::env::var("FIFE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    println!("FIFE_SEED={seed}");
+    let mut finished = 0;
+    for number in 0..20_000 {
+        let mut random = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003) + number);
+        let mut client = greeted([&ALL[..], &["PIPELINING"], &[]][random.random_range(0..3)]);
+        let recipients = random.random_range(1..5);
+        let names: Vec<String> = (0..recipients).map(|name| format!("u{name}@example.test")).collect();
+        if begin(&mut client, &names.iter().map(String::as_str).collect::<Vec<_>>(), random.random()) {
+            client.message_sent();
+        }
+        for _ in 0..20 {
+            let common = random.random_range(0..4) > 0;
+            let piece = PIECES[if common { random.random_range(0..5) } else { random.random_range(0..PIECES.len()) }];
+            match client.receive(piece.as_bytes()) {
+                Ok((_, Some(Event::Finished(replies)))) => {
+                    assert_eq!(replies.len(), recipients, "{number}");
+                    finished += 1;
+                    break;
+                }
+                Ok((_, Some(Event::SendMessage(_)))) => client.message_sent(),
+                Ok(_) => {}
+                Err(_) => {
+                    let known = client.abandon();
+                    assert_eq!(known.len(), recipients, "{number}");
+                    break;
+                }
+            }
+        }
+    }
+    assert!(finished > 1000, "transactions still come to an end: {finished}");
 }
