@@ -23,6 +23,7 @@ mod imap;
 mod ldap;
 mod ledger;
 mod lmtp;
+mod mail;
 mod pop3;
 mod smtp;
 mod supervisor;
