@@ -18,6 +18,7 @@
 mod config;
 #[allow(dead_code, reason = "each helper serves some of the modules")]
 mod harness;
+mod hostile;
 mod house;
 mod imap;
 mod ldap;
