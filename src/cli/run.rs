@@ -2,7 +2,6 @@
 //!
 //! Owns: what a new site's administrator is told. Called by: `cli`. Never: goes into the background.
 
-use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Exit, Global, complain, print};
@@ -37,12 +36,11 @@ pub(super) fn run(global: &Global) -> Exit {
     }
 }
 
-/// Says what is there and what to do next, to people. A log gets none of it, least of all the password.
+/// Says what is there and what to do next, to people: on standard output. Log lines go elsewhere, and the password is
+/// in none of them.
 fn tell(serving: &Serving<'_>, site: &str) {
-    if io::stdout().is_terminal() {
-        let program = std::env::args().next().unwrap_or_else(|| "fife".to_owned());
-        print(text(serving, &program, site));
-    }
+    let program = std::env::args().next().unwrap_or_else(|| "fife".to_owned());
+    print(text(serving, &program, site));
 }
 
 /// What is told; `program` and `site` are what commands on this site begin and end with.

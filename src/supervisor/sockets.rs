@@ -10,15 +10,22 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, Socket, Type};
 
+use crate::base::clock;
 use crate::config::address::SocketAddress;
 use crate::net::identity;
 
 /// Connections that wait for a role, at most (the kernel's own maximum is 4096).
 const BACKLOG: i32 = 4096;
+/// How long the roles of a supervisor that was killed may take to be gone, all addresses together.
+const PREDECESSOR_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Between two attempts meanwhile.
+const PREDECESSOR_ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Who may connect to a unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +57,12 @@ impl Sockets {
     /// Binds all of these or none; what is bound already stays as it is.
     pub(super) fn bind(&mut self, wanted: impl IntoIterator<Item = (SocketAddress, Access)>) -> Result<(), BindFaults> {
         let (mut bound, mut faults) = (Self::default(), Vec::new());
+        let deadline = clock::monotonic() + PREDECESSOR_WAIT_MAX;
         for (address, access) in wanted {
             if self.0.contains_key(&address) || bound.0.contains_key(&address) {
                 continue;
             }
-            match listen(&address, access) {
+            match listen_by(deadline, &address, access) {
                 Ok(fd) => drop(bound.0.insert(address, fd)),
                 Err(error) => faults.push(BindFault { reason: explain(&error), address }),
             }
@@ -92,6 +100,20 @@ impl Sockets {
     pub(super) fn close_all(&mut self) {
         let all: Vec<SocketAddress> = self.0.keys().cloned().collect();
         all.iter().for_each(|address| self.close(address));
+    }
+}
+
+/// Listens as soon as the address is free, if that is before the deadline: a killed supervisor's roles die with it, but
+/// their last thread, and with it their sockets, may outlive it by a moment.
+#[expect(clippy::disallowed_methods, reason = "the kernel tells nobody when an address becomes free: asked again")]
+fn listen_by(deadline: Instant, address: &SocketAddress, access: Access) -> io::Result<OwnedFd> {
+    loop {
+        match listen(address, access) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::monotonic() < deadline => {
+                thread::sleep(PREDECESSOR_ASK_AGAIN);
+            }
+            outcome => return outcome,
+        }
     }
 }
 

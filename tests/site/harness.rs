@@ -79,7 +79,7 @@ impl Site {
         let child = Command::new(FIFE)
             .args(self.flags("run"))
             .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
+            .stdout(std::fs::File::create(self.told_path()).unwrap())
             .stderr(log)
             .process_group(0)
             .spawn()
@@ -215,6 +215,15 @@ impl Site {
     fn flags(&self, command: &str) -> Vec<String> {
         let (config, state) = (self.config().display().to_string(), self.state().display().to_string());
         vec![command.to_owned(), "--config".into(), config, "--state".into(), state]
+    }
+
+    /// What the last `fife run` has told people on standard output.
+    pub fn told(&self) -> String {
+        std::fs::read_to_string(self.told_path()).unwrap()
+    }
+
+    fn told_path(&self) -> PathBuf {
+        self.dir.path().join("told")
     }
 
     fn log_path(&self) -> PathBuf {

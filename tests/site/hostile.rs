@@ -78,7 +78,7 @@ fn hostile_input_gets_an_error_and_no_role_falls() {
     let megabytes = vec![b'a'; 8 << 20];
     for (service, _) in SERVICES {
         throw(&site, service, &[&megabytes, b"\r\n", b"QUIT\r\n"], "");
-        throw(&site, service, &[&[0; 4096], b"\r\n"], "");
+        throw(&site, service, &[&[0; 4096], b"\r\nQUIT\r\na1 LOGOUT\r\n"], "");
     }
     let smtp = throw(&site, "smtp", &[b"EHLO a\r\nMAIL FROM:<a@b.test>\rRCPT TO:<u1@example.test>\r\nQUIT\r\n"], "221");
     assert!(smtp.contains("\r\n501 ") || smtp.contains("\r\n500 "), "bare CR in a command: {smtp}");

@@ -93,5 +93,8 @@ fn runs_without_privileges() {
     let mut said = String::new();
     fife.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     let password = std::fs::read_to_string(site.state().join("first-admin.txt")).unwrap();
-    assert!(said.contains(password.split_whitespace().last().unwrap()), "the first password is printed: {said}");
+    assert!(
+        said.contains(password.split_whitespace().last().unwrap()) && said.contains("swaks ") && said.contains("curl "),
+        "the first password is printed: {said}"
+    );
 }
