@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::io;
 use std::path::Path;
 
+use caps::CapSet;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
@@ -57,6 +58,10 @@ pub fn enter(handover: &Handover) -> Result<Confinement, SandboxError> {
     nix::sys::prctl::set_name(&name).map_err(io::Error::from)?;
     nix::sys::prctl::set_dumpable(false).map_err(io::Error::from)?;
     nix::sys::prctl::set_no_new_privs().map_err(io::Error::from)?;
+    // A user other than root may have been given some, to bind low ports: that is the supervisor's business.
+    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(io::Error::other)?;
+    }
     confine(&handover.role_dir(), &handover.state_dir.join("run"))
 }
 

@@ -5,16 +5,20 @@
 //! Spec: prctl(2), credentials(7), capabilities(7), execve(2).
 
 use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Gid, Pid, Uid, getpid, getppid, pipe2, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, chdir, getpid, getppid, pipe2, setgroups, setresgid, setresuid};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
@@ -90,7 +94,7 @@ fn letter(
     Letter {
         role,
         effective: plan.effective.clone(),
-        state_dir: state.path().to_owned(),
+        state_dir: state.path_for_roles().to_owned(),
         secrets,
         tls: Some(role_plan.tls.clone()),
         listeners: listeners.collect(),
@@ -115,24 +119,49 @@ fn spawn(role: Role, memory: &OwnedFd, keep: Vec<RawFd>, state: &StateDir) -> io
         .arg0("fife")
         .args(["role", role.name(), "--handover", &memory.as_raw_fd().to_string()])
         .env_clear()
-        .current_dir(state.path().join(role.name()))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    let (parent, uid) = (getpid(), state.uid_of(role));
+    let parent = getpid();
+    let become_what = Become {
+        uid: state.uid_of(role),
+        mount: state.mount_for_roles(),
+        directory: CString::new(state.path_for_roles().join(role.name()).as_os_str().as_bytes())?,
+        keep,
+    };
     // SAFETY: `become_role` only makes system calls on values that it owns; it takes no lock and no memory, so it does
     // not matter in what state another thread was at the fork.
-    unsafe { command.pre_exec(move || become_role(parent, uid, &keep)) };
+    unsafe { command.pre_exec(move || become_role(parent, &become_what)) };
     command.spawn()
 }
 
+/// What a child needs to know; made before the fork, after which nothing can be.
+struct Become {
+    /// The user to run under; none: the one we have.
+    uid: Option<u32>,
+    /// What is bound where first, for this process only.
+    mount: Option<(CString, CString)>,
+    /// Where the process works.
+    directory: CString,
+    /// Descriptors that live through exec.
+    keep: Vec<RawFd>,
+}
+
 /// In the child: gives up everything that a role must not have.
-fn become_role(parent: Pid, uid: Option<u32>, keep: &[RawFd]) -> io::Result<()> {
+fn become_role(parent: Pid, role: &Become) -> io::Result<()> {
     close_the_rest();
-    for fd in keep {
+    for fd in &role.keep {
         inherit(*fd)?;
     }
     limit()?;
-    if let Some(uid) = uid {
+    if let Some((from, to)) = &role.mount {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let nothing: Option<&CStr> = None;
+        // Or the mount would be seen by the whole machine.
+        mount(nothing, c"/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+        mount(Some(from.as_c_str()), to.as_c_str(), nothing, MsFlags::MS_BIND, nothing)?;
+    }
+    chdir(role.directory.as_c_str())?;
+    if let Some(uid) = role.uid {
         drop_bounding_set();
         setgroups(&[Gid::from_raw(identity::ROLES_GID)])?;
         let gid = Gid::from_raw(uid);

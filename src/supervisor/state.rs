@@ -2,22 +2,32 @@
 //!
 //! Owns: `StateDir`. Called by: the supervisor, at start and when a role is added. Never: looks into a role's directory.
 //!
+//! As root, roles have users of their own and must reach the tree. Where a directory above is closed to them (a checkout
+//! in /root), each role gets a view of the tree at `VIEW`, in a mount namespace of its own.
+//!
 //!     state/            0711   passable, not readable
 //!     state/run/        0711   sockets
 //!     state/tls/        0700   the self-signed certificate
 //!     state/<role>/     0700   the role's own, by its uid when fife runs as root
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::hosts::Role;
 use crate::config::log::Log;
 use crate::net::identity;
+
+/// Where a role sees the state directory when the way to it is closed: a directory that every Linux has (FHS section 3.12),
+/// covered in the role's own namespace only.
+const VIEW: &str = "/mnt";
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +49,8 @@ pub(super) struct StateDir {
     path: PathBuf,
     /// fife runs as root: roles get users of their own.
     privileged: bool,
+    /// Roles cannot walk to `path`: they are given a view.
+    hidden: bool,
     _lock: Flock<File>,
 }
 
@@ -47,9 +59,7 @@ impl StateDir {
     pub(super) fn prepare(path: &Path) -> Result<Self, StateError> {
         let privileged = identity::own_uid() == 0;
         make(path, 0o711)?;
-        if privileged {
-            check_reachable(path)?;
-        }
+        let hidden = privileged && is_hidden(path)?;
         let run = path.join("run");
         make(&run, 0o711)?;
         let lock_path = run.join("lock");
@@ -63,11 +73,22 @@ impl StateDir {
             }
         })?;
         make(&path.join("tls"), 0o700)?;
-        Ok(Self { path: path.to_owned(), privileged, _lock: lock })
+        Ok(Self { path: path.to_owned(), privileged, hidden, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where roles see it.
+    pub(super) fn path_for_roles(&self) -> &Path {
+        if self.hidden { Path::new(VIEW) } else { &self.path }
+    }
+
+    /// What is to be mounted where before a role can see it.
+    pub(super) fn mount_for_roles(&self) -> Option<(CString, CString)> {
+        let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).ok();
+        self.hidden.then(|| text(&self.path).zip(text(self.path_for_roles()))).flatten()
     }
 
     /// The uid that a role is to run under; none when it runs as we do.
@@ -108,13 +129,17 @@ fn make(path: &Path, mode: u32) -> Result<(), StateError> {
     Ok(())
 }
 
-/// Every directory above must let strangers through, or a role's uid gets nowhere.
-fn check_reachable(path: &Path) -> Result<(), StateError> {
+/// Whether a directory above lets no strangers through, so that a role's uid would get nowhere.
+fn is_hidden(path: &Path) -> Result<bool, StateError> {
     for above in path.ancestors().skip(1) {
         let mode = fs::metadata(above).map_err(io_at(above))?.mode() & 0o777;
         if mode & 0o001 == 0 {
+            // Root in a container may not mount.
+            if caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false) {
+                return Ok(true);
+            }
             return Err(StateError::Unreachable { path: above.to_owned(), mode });
         }
     }
-    Ok(())
+    Ok(false)
 }

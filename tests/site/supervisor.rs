@@ -454,3 +454,32 @@ fn without_root_all_of_it_runs_under_the_user_that_started_it() {
     good(&site.fife(&["stop"]));
     assert!(fife.wait().unwrap().success(), "{}", site.log_tail());
 }
+
+#[test]
+fn root_runs_it_in_a_directory_that_is_closed_to_others() {
+    if !geteuid().is_root() {
+        return; // Roles run as we do then, and reach what we reach.
+    }
+    let mut site = Site::prepare("");
+    std::fs::set_permissions(site.dir(), PermissionsExt::from_mode(0o700)).unwrap();
+    site.spawn();
+    wait_for(
+        "health, or a refusal that names the directory",
+        || site.fife(&["status"]).status.success() || site.log().contains("has mode 700"),
+        || site.log_tail(),
+    );
+    if site.log().contains("has mode 700") {
+        return; // Root without the right to mount, as in a container.
+    }
+    site.user("u1", "a long enough password");
+    let url = format!("imap://{}/", site.at("imap"));
+    assert!(
+        good(&run("curl", &["--silent", "--user", "u1@example.test:a long enough password", &url], b""))
+            .contains("INBOX")
+    );
+    for (role, pid) in pids(&site) {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("NoNewPrivs:\t1") && !status.contains("Uid:\t0"), "{role}: {status}");
+    }
+    assert!(!std::path::Path::new("/mnt/run/ldap.sock").exists(), "nobody else sees what roles see");
+}
