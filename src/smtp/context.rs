@@ -45,11 +45,11 @@ impl Context {
         (MEMORY_BYTES_MAX.max(two) / MEMORY_UNIT).min(Semaphore::MAX_PERMITS)
     }
 
-    /// Where mail for `<Postmaster>` without domain goes (RFC 5321 section 4.5.1).
+    /// This local part in the site's domain; none when the site has no domain.
     #[must_use]
-    pub(super) fn postmaster(&self) -> Option<Address> {
+    pub(super) fn site_address(&self, local: &str) -> Option<Address> {
         let domain = self.domain.as_ref()?;
-        format!("postmaster@{domain}").parse().ok()
+        format!("{local}@{domain}").parse().ok()
     }
 }
 

@@ -16,6 +16,9 @@ use super::session::Personality;
 use crate::base::address::Address;
 use crate::directory::{Account, AuthError, DirectoryError, Expansion, Recipient};
 
+const POSTMASTER: &str = "postmaster";
+/// Local part of the administrator that every site begins with.
+const ADMINISTRATOR: &str = "admin";
 /// How long the answer to a wrong password is held back.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(2);
 
@@ -53,9 +56,16 @@ pub(super) async fn recipient(
 ) -> Result<(Address, Vec<Address>), Reply> {
     let given = match path {
         ForwardPath::Mailbox(address) => address,
-        ForwardPath::Postmaster => context.postmaster().ok_or(reply::NO_SUCH_USER)?,
+        ForwardPath::Postmaster => context.site_address(POSTMASTER).ok_or(reply::NO_SUCH_USER)?,
     };
-    let expansion = context.directory.expand(&given).await.map_err(|error| away(&error))?;
+    let mut expansion = context.directory.expand(&given).await.map_err(|error| away(&error))?;
+    // RFC 5321 section 4.5.1: mail for postmaster is always taken; where nobody was made postmaster, it is the administrator's.
+    if expansion.missing.contains(&given)
+        && given.local().eq_ignore_ascii_case(POSTMASTER)
+        && let Some(administrator) = context.site_address(ADMINISTRATOR)
+    {
+        expansion = context.directory.expand(&administrator).await.map_err(|error| away(&error))?;
+    }
     match mailboxes(&given, expansion, personality) {
         Ok(mailboxes) => Ok((given, mailboxes)),
         Err(reply) => {

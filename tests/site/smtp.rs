@@ -70,6 +70,9 @@ fn swaks_curl_and_smtplib_are_understood() {
     sent("auth plain", "submission", &[&auth[..], &["--tls", "--auth", "PLAIN"]].concat());
     sent("auth login", "submission", &[&auth[..], &["--tls", "--auth", "LOGIN"]].concat());
     sent("auth local", "submission", &[&auth[..], &["--auth", "PLAIN"]].concat());
+    for postmaster in ["postmaster", "Postmaster@example.test"] {
+        sent(postmaster, "smtp", &["--from", "s@elsewhere.test", "--to", postmaster]);
+    }
     sent("tls first", "submissions", &[&auth[..], &["--tlsc", "--auth", "PLAIN"]].concat());
 
     let url = format!("smtp://{}/c.test", site.at("smtp"));
