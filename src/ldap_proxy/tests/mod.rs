@@ -8,6 +8,7 @@ mod filters;
 mod frames;
 mod passwords;
 mod sessions;
+mod views;
 
 use bytes::BytesMut;
 use ldap3_proto::proto::LdapOp;

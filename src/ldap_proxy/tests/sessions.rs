@@ -326,3 +326,41 @@ fn random_damage_to_requests_ends_in_an_answer_or_a_closed_connection() {
         assert!(steps.take(octets.len() + 1).count() <= octets.len(), "seed {seed:#x} round {round}: {octets:02x?}");
     }
 }
+
+/// What was logged, whatever the level.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// ldap3_proto logs at level trace what it parses, at level error what it cannot parse.
+#[test]
+fn no_level_of_logging_shows_a_password() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
+    tracing::subscriber::with_default(subscriber.finish(), || {
+        tracing::info!("the log works");
+        let mut session = Session::new(local(), LEN_MAX);
+        assert!(matches!(ask(&mut session, simple("uid=u1,o=demo", "open sesame"), vec![]), Step::Work(_)));
+        // The version is cut off: well framed, no bind request.
+        let mut octets = super::ber(0x04, b"uid=u1,o=demo");
+        octets.extend(super::ber(0x80, b"open sesame"));
+        session.receive(&super::message(&[5], &super::ber(0x60, &octets)));
+        assert_eq!(code(session.next()), Code::ProtocolError);
+    });
+    let logged = String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned();
+    assert!(logged.contains("the log works"), "{logged}");
+    let bytes = format!("{:?}", b"open sesame");
+    assert!(!logged.contains("sesame") && !logged.contains(bytes.trim_matches(['[', ']'])), "{logged}");
+}
