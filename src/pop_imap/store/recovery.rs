@@ -234,6 +234,7 @@ fn rebuild(dir: &Path, ledger: &Ledger) -> Result<(), StoreError> {
     let new = dir.join(NEW_VIEW_FILE);
     remove(&new)?;
     let connection = Connection::open(&new)?;
+    tables::keep_temporary_in_memory(&connection)?;
     // A crash leaves a file that is removed at the next start: nothing has to hold before the end.
     connection.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -131072;")?;
     tables::create(&connection)?;
