@@ -1,8 +1,9 @@
 //! Tests of the store: what it does (`basics`), that its view follows from its ledger whatever happens (`histories`),
-//! crashes (`crashes`), space (`space`), snapshots (`views`).
+//! crashes (`crashes`), full disks (`full`), space (`space`), snapshots (`views`).
 
 mod basics;
 mod crashes;
+mod full;
 mod histories;
 mod space;
 mod views;

@@ -391,3 +391,24 @@ async fn a_view_that_is_no_database_is_made_anew() {
     history.store = Some(open(history.dir.path()));
     assert_eq!(before, dump(&history.store(), &accounts).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_was_found_damaged_is_made_anew_at_the_next_start() {
+    let mut history = History::new(6);
+    for _ in 0..40 {
+        history.step().await;
+    }
+    let accounts = history.accounts();
+    let before = dump(&history.store(), &accounts).await;
+    history.store = None;
+    // Wrong but readable: only the mark tells.
+    let sql = rusqlite::Connection::open(history.dir.path().join(VIEW_FILE)).unwrap();
+    sql.execute("DELETE FROM message", []).unwrap();
+    drop(sql);
+    crate::pop_imap::store::recovery::mark_damaged(history.dir.path());
+    history.store = Some(open(history.dir.path()));
+    assert_eq!(before, dump(&history.store(), &accounts).await);
+    history.store = None;
+    history.store = Some(open(history.dir.path()));
+    assert_eq!(before, dump(&history.store(), &accounts).await);
+}
