@@ -37,18 +37,22 @@ pub(super) fn text(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 
 /// A string: quoted where that is possible, else a literal (RFC 3501 section 4.3).
 pub(super) fn string(out: &mut Vec<u8>, bytes: &[u8]) {
-    let plain = |byte: &u8| matches!(byte, 1..=127) && !matches!(byte, b'\r' | b'\n');
-    if bytes.len() > QUOTED_BYTES_MAX || !bytes.iter().all(plain) {
+    let quotable = |byte: &u8| matches!(byte, 1..=127) && !matches!(byte, b'\r' | b'\n');
+    if bytes.len() > QUOTED_BYTES_MAX || !bytes.iter().all(quotable) {
         literal(out, bytes);
         return;
     }
+    out.reserve(bytes.len() + 2);
     out.push(b'"');
-    for &byte in bytes {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(byte);
+    let mut rest = bytes;
+    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
+        let (plain, special) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        out.push(b'\\');
+        out.extend(special.first());
+        rest = special.get(1..).unwrap_or_default();
     }
+    out.extend_from_slice(rest);
     out.push(b'"');
 }
 

@@ -4,6 +4,7 @@
 //! FETCH: batches are bounded, and the next is read when the client has taken the one before.
 //! Spec: RFC 3501 section 6.4.5 and 7.4.2, RFC 7162 section 3.1.4 (CHANGEDSINCE).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -95,16 +96,16 @@ impl<W: AsyncWrite + Unpin + Send> Work<'_, W> {
         let seen = plan.seen && !selected.read_only;
         let items = effective_items(request, modseq);
         let mut gone = false;
-        let positions = request.set.positions(&view, request.uid);
-        let mut positions = positions.into_iter().flatten().peekable();
-        while positions.peek().is_some() {
+        for ranges in batches(request.set.positions(&view, request.uid)) {
             // Flags may have changed, and messages gone, since the session was last told; what is told is the truth now.
             let mut now = open.view();
             let mut batch = Vec::with_capacity(BATCH_MAX);
-            for index in positions.by_ref().take(BATCH_MAX) {
-                match row_now(&view, &now, index) {
+            let rows = ranges.into_iter().flat_map(|range| range.clone().zip(view.messages.iter_from(range.start)));
+            for (index, row) in rows {
+                let row = if Arc::ptr_eq(&view, &now) { Some(row) } else { now.messages.by_uid(row.uid) };
+                match row {
                     Some(row) if request.changed_since.is_some_and(|since| row.modseq <= since) => {}
-                    Some(row) => batch.push(Wanted { index, row, tell_flags: false }),
+                    Some(row) => batch.push(Wanted { index, row: *row, tell_flags: false }),
                     None => gone = true,
                 }
             }
@@ -115,8 +116,9 @@ impl<W: AsyncWrite + Unpin + Send> Work<'_, W> {
                 gone |= self.answer_read(&open, plan, &batch, &items, &now).await?;
             } else {
                 for wanted in &batch {
-                    write_message(self.out, &items, wanted, &now, &Content::default()).await?;
+                    write_rows(&mut self.out.buffer, &items, wanted, &now);
                 }
+                self.out.relieve().await?;
             }
         }
         known.sort_unstable_by_key(|&(uid, _)| uid);
@@ -203,6 +205,27 @@ fn effective_items(request: &FetchRequest, modseq: bool) -> Vec<Item> {
     items
 }
 
+/// The ranges in groups of at most `BATCH_MAX` positions.
+fn batches(ranges: Vec<Range<usize>>) -> Vec<Vec<Range<usize>>> {
+    let (mut groups, mut group, mut room) = (Vec::new(), Vec::new(), BATCH_MAX);
+    for mut range in ranges {
+        while !range.is_empty() {
+            let cut = range.end.min(range.start + room);
+            group.push(range.start..cut);
+            room -= cut - range.start;
+            range.start = cut;
+            if room == 0 {
+                groups.push(std::mem::take(&mut group));
+                room = BATCH_MAX;
+            }
+        }
+    }
+    if !group.is_empty() {
+        groups.push(group);
+    }
+    groups
+}
+
 /// The message that has this position in the session's view, as it is now.
 pub(super) fn row_now(view: &Arc<View>, now: &Arc<View>, index: usize) -> Option<Row> {
     let row = view.messages.get(index)?;
@@ -246,6 +269,18 @@ async fn read(store: &Store, open: &OpenMailbox, plan: Plan, uids: &[u32]) -> Re
     Ok(contents.collect())
 }
 
+/// Writes one FETCH answer for which the row is enough.
+fn write_rows(out: &mut Vec<u8>, items: &[Item], wanted: &Wanted, now: &View) {
+    write_start(out, wanted);
+    for (nth, item) in items.iter().enumerate() {
+        if nth > 0 {
+            out.push(b' ');
+        }
+        write_item(out, item, wanted, now, &Content::default());
+    }
+    out.extend_from_slice(b")\r\n");
+}
+
 /// Writes one FETCH answer.
 async fn write_message<W: AsyncWrite + Unpin + Send>(
     out: &mut Out<W>,
@@ -254,65 +289,84 @@ async fn write_message<W: AsyncWrite + Unpin + Send>(
     now: &View,
     content: &Content,
 ) -> Result<(), RunError> {
-    out.buffer.extend_from_slice(b"* ");
-    write::number(&mut out.buffer, u64::try_from(wanted.index + 1).unwrap_or(u64::MAX));
-    out.buffer.extend_from_slice(b" FETCH (");
-    let row = &wanted.row;
+    write_start(&mut out.buffer, wanted);
     for (nth, item) in items.iter().enumerate() {
         if nth > 0 {
             out.buffer.push(b' ');
         }
-        let buffer = &mut out.buffer;
-        match item {
-            Item::Flags => selected::write_flags(buffer, row.flags, &now.keywords),
-            Item::Uid => number_item(buffer, b"UID ", u64::from(row.uid)),
-            Item::Size => number_item(buffer, b"RFC822.SIZE ", u64::from(row.size)),
-            Item::ModSeq => {
-                number_item(buffer, b"MODSEQ (", row.modseq);
-                buffer.push(b')');
-            }
-            Item::InternalDate => {
-                buffer.extend_from_slice(b"INTERNALDATE ");
-                write::date_time(buffer, row.internal_date);
-            }
-            Item::Envelope => {
-                buffer.extend_from_slice(b"ENVELOPE ");
-                let of_structure = content.structure.as_ref().map(|structure| &structure.envelope);
-                if let Some(found) = content.envelope.as_ref().or(of_structure) {
-                    envelope::write(buffer, found);
-                }
-            }
-            Item::Body | Item::BodyStructure => {
-                let extended = matches!(item, Item::BodyStructure);
-                buffer.extend_from_slice(if extended { b"BODYSTRUCTURE ".as_slice() } else { b"BODY " });
-                if let Some(found) = &content.structure {
-                    structure::write(buffer, &found.root, extended);
-                }
-            }
-            Item::Section { section, partial, .. } => {
-                buffer.extend_from_slice(b"BODY");
-                section.write(buffer);
-                if let Some(partial) = partial {
-                    write::text(buffer, format_args!("<{}>", partial.offset));
-                }
-                buffer.push(b' ');
-                let found = resolve(section, content);
-                let cut = found.map(|bytes| partial.map_or_else(|| bytes.clone(), |partial| partial.cut(&bytes)));
-                write_bytes(out, cut).await?;
-            }
-            Item::Rfc822 { section, word, .. } => {
-                buffer.extend_from_slice(word.as_bytes());
-                buffer.push(b' ');
-                write_bytes(out, resolve(section, content)).await?;
+        if let Some(text) = write_item(&mut out.buffer, item, wanted, now, content) {
+            match text {
+                Some(bytes) => out.literal(&bytes).await?,
+                None => write::nstring(&mut out.buffer, None),
             }
         }
     }
     if wanted.tell_flags && !items.contains(&Item::Flags) {
         out.buffer.push(b' ');
-        selected::write_flags(&mut out.buffer, row.flags, &now.keywords);
+        selected::write_flags(&mut out.buffer, wanted.row.flags, &now.keywords);
     }
     out.buffer.extend_from_slice(b")\r\n");
     Ok(out.relieve().await?)
+}
+
+fn write_start(out: &mut Vec<u8>, wanted: &Wanted) {
+    out.extend_from_slice(b"* ");
+    write::number(out, u64::try_from(wanted.index + 1).unwrap_or(u64::MAX));
+    out.extend_from_slice(b" FETCH (");
+}
+
+/// Writes one item. Some: its name only, and this text is still to follow (or NIL for no text).
+fn write_item(
+    buffer: &mut Vec<u8>,
+    item: &Item,
+    wanted: &Wanted,
+    now: &View,
+    content: &Content,
+) -> Option<Option<Bytes>> {
+    let row = &wanted.row;
+    match item {
+        Item::Flags => selected::write_flags(buffer, row.flags, &now.keywords),
+        Item::Uid => number_item(buffer, b"UID ", u64::from(row.uid)),
+        Item::Size => number_item(buffer, b"RFC822.SIZE ", u64::from(row.size)),
+        Item::ModSeq => {
+            number_item(buffer, b"MODSEQ (", row.modseq);
+            buffer.push(b')');
+        }
+        Item::InternalDate => {
+            buffer.extend_from_slice(b"INTERNALDATE ");
+            write::date_time(buffer, row.internal_date);
+        }
+        Item::Envelope => {
+            buffer.extend_from_slice(b"ENVELOPE ");
+            let of_structure = content.structure.as_ref().map(|structure| &structure.envelope);
+            if let Some(found) = content.envelope.as_ref().or(of_structure) {
+                envelope::write(buffer, found);
+            }
+        }
+        Item::Body | Item::BodyStructure => {
+            let extended = matches!(item, Item::BodyStructure);
+            buffer.extend_from_slice(if extended { b"BODYSTRUCTURE ".as_slice() } else { b"BODY " });
+            if let Some(found) = &content.structure {
+                structure::write(buffer, &found.root, extended);
+            }
+        }
+        Item::Section { section, partial, .. } => {
+            buffer.extend_from_slice(b"BODY");
+            section.write(buffer);
+            if let Some(partial) = partial {
+                write::text(buffer, format_args!("<{}>", partial.offset));
+            }
+            buffer.push(b' ');
+            let found = resolve(section, content);
+            return Some(found.map(|bytes| partial.map_or_else(|| bytes.clone(), |partial| partial.cut(&bytes))));
+        }
+        Item::Rfc822 { section, word, .. } => {
+            buffer.extend_from_slice(word.as_bytes());
+            buffer.push(b' ');
+            return Some(resolve(section, content));
+        }
+    }
+    None
 }
 
 fn number_item(out: &mut Vec<u8>, word: &[u8], number: u64) {
@@ -322,12 +376,4 @@ fn number_item(out: &mut Vec<u8>, word: &[u8], number: u64) {
 
 fn resolve(section: &Section, content: &Content) -> Option<Bytes> {
     section.resolve(content.text.as_ref()?, content.structure.as_ref())
-}
-
-async fn write_bytes<W: AsyncWrite + Unpin + Send>(out: &mut Out<W>, bytes: Option<Bytes>) -> Result<(), RunError> {
-    match bytes {
-        Some(bytes) => out.literal(&bytes).await?,
-        None => write::nstring(&mut out.buffer, None),
-    }
-    Ok(())
 }
