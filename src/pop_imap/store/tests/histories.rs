@@ -11,7 +11,7 @@ use crate::pop_imap::store::{Flag, FlagChange, StoreError};
 
 /// Histories, and operations of each.
 const SEEDS: u64 = 12;
-const OPERATIONS: usize = 250;
+const OPERATIONS: usize = 300;
 
 /// A message in the model: flags by name, date, bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,11 @@ struct Mailbox {
 
 type Account = BTreeMap<String, Mailbox>;
 
+/// Segments so small that a history has many, and compaction finds some to empty.
+fn open_small(dir: &Path) -> Store {
+    Store::open(dir, Settings { segment_size: Size::kib(8), ..settings() }).unwrap()
+}
+
 /// The account of that number.
 fn nth(number: usize) -> AccountId {
     account(u8::try_from(number).unwrap())
@@ -42,6 +47,8 @@ struct History {
     dir: tempfile::TempDir,
     model: Vec<Account>,
     count: u64,
+    /// Segments removed by compaction.
+    removed: usize,
 }
 
 impl History {
@@ -49,8 +56,15 @@ impl History {
         let dir = tempfile::tempdir().unwrap();
         let first = ["INBOX", "Archive", "Drafts", "Junk", "Sent", "Trash"];
         let account: Account = first.iter().map(|name| ((*name).to_owned(), Mailbox::default())).collect();
-        let store = Some(open(dir.path()));
-        Self { random: SmallRng::seed_from_u64(seed), store, dir, model: vec![account.clone(), account], count: 0 }
+        let store = Some(open_small(dir.path()));
+        Self {
+            random: SmallRng::seed_from_u64(seed),
+            store,
+            dir,
+            model: vec![account.clone(), account],
+            count: 0,
+            removed: 0,
+        }
     }
 
     fn store(&self) -> Store {
@@ -95,8 +109,9 @@ impl History {
     /// A message of any size, now and then a large one.
     fn any_message(&mut self) -> Vec<u8> {
         self.count += 1;
-        let filler = if self.below(10) == 0 { 8_000 } else { self.below(400) };
-        format!("Subject: {}\r\n\r\n{}\r\n", self.count, "x".repeat(filler)).into_bytes()
+        let filler = if self.below(10) == 0 { 2_000 } else { self.below(400) };
+        let noise: String = (0..filler).map(|_| char::from(self.random.random_range(b'!'..=b'~'))).collect();
+        format!("Subject: {}\r\n\r\n{}\r\n", self.count, noise).into_bytes()
     }
 
     fn arrived(&mut self, number: usize, name: &str, uid_validity: u32, uid: u32, message: Message) {
@@ -172,6 +187,18 @@ impl History {
         self.store().expunge(&open, &uids).await.unwrap();
         let mailbox = self.model[number].get_mut(&name).unwrap();
         mailbox.messages.retain(|uid, _| !uids.contains(uid));
+    }
+
+    /// Everything goes, as when a POP3 client has fetched it.
+    async fn expunge_all(&mut self) {
+        let store = self.store();
+        for (number, model) in self.model.iter_mut().enumerate() {
+            for (name, mailbox) in model {
+                let uids: Vec<u32> = std::mem::take(&mut mailbox.messages).into_keys().collect();
+                let open = store.select(nth(number), name).await.unwrap();
+                store.expunge(&open, &uids).await.unwrap();
+            }
+        }
     }
 
     async fn copy(&mut self, remove: bool) {
@@ -264,9 +291,11 @@ impl History {
             0..5 => self.deliver().await,
             5..8 => self.append().await,
             8..11 => self.set_flags().await,
-            11..13 => self.expunge().await,
-            13 => self.copy(false).await,
-            14 => self.copy(true).await,
+            11..14 => self.expunge().await,
+            14 => {
+                let remove = self.random.random_bool(0.5);
+                self.copy(remove).await;
+            }
             15..17 => self.create().await,
             17 => self.delete().await,
             18 => self.rename().await,
@@ -314,7 +343,7 @@ impl History {
         let what = self.below(4);
         if what == 0 {
             let store = self.store();
-            tokio::task::spawn_blocking(move || store.compact().unwrap()).await.unwrap();
+            self.removed += tokio::task::spawn_blocking(move || store.compact().unwrap()).await.unwrap();
         }
         let before = dump(&self.store(), &accounts).await;
         if what > 0 {
@@ -322,7 +351,7 @@ impl History {
             if what > 1 {
                 delete_view(self.dir.path());
             }
-            self.store = Some(open(self.dir.path()));
+            self.store = Some(open_small(self.dir.path()));
         }
         let after = dump(&self.store(), &accounts).await;
         assert_eq!(before, after, "disturbance {what}");
@@ -331,7 +360,7 @@ impl History {
     }
 }
 
-async fn history(seed: u64) {
+async fn history(seed: u64) -> usize {
     println!("seed {seed}");
     let mut history = History::new(seed);
     for operation in 0..OPERATIONS {
@@ -339,16 +368,22 @@ async fn history(seed: u64) {
         if operation % 25 == 24 {
             history.compare().await;
             history.disturb().await;
+            if operation % 100 == 99 {
+                history.expunge_all().await;
+            }
         }
     }
     history.compare().await;
+    history.removed
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_the_store_says_what_a_simple_model_says() {
+    let mut removed = 0;
     for seed in 0..SEEDS {
-        history(seed).await;
+        removed += history(seed).await;
     }
+    assert!(removed > 20, "{removed} segments were compacted: histories must meet compaction");
 }
 
 /// A view that is behind the ledger catches up: an old copy of it is put back.
@@ -370,7 +405,7 @@ async fn an_old_view_catches_up_with_the_ledger() {
         history.store = None;
         delete_view(history.dir.path());
         std::fs::rename(old, history.dir.path().join(VIEW_FILE)).unwrap();
-        history.store = Some(open(history.dir.path()));
+        history.store = Some(open_small(history.dir.path()));
         assert_eq!(before, dump(&history.store(), &history.accounts()).await, "round {round}");
         assert!(history.store().check().unwrap().is_good());
     }
@@ -388,7 +423,7 @@ async fn a_view_that_is_no_database_is_made_anew() {
     delete_view(history.dir.path());
     std::fs::write(history.dir.path().join(VIEW_FILE), "not a database, but long enough to look like one".repeat(100))
         .unwrap();
-    history.store = Some(open(history.dir.path()));
+    history.store = Some(open_small(history.dir.path()));
     assert_eq!(before, dump(&history.store(), &accounts).await);
 }
 
@@ -406,9 +441,9 @@ async fn a_view_that_was_found_damaged_is_made_anew_at_the_next_start() {
     sql.execute("DELETE FROM message", []).unwrap();
     drop(sql);
     crate::pop_imap::store::recovery::mark_damaged(history.dir.path());
-    history.store = Some(open(history.dir.path()));
+    history.store = Some(open_small(history.dir.path()));
     assert_eq!(before, dump(&history.store(), &accounts).await);
     history.store = None;
-    history.store = Some(open(history.dir.path()));
+    history.store = Some(open_small(history.dir.path()));
     assert_eq!(before, dump(&history.store(), &accounts).await);
 }
