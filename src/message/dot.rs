@@ -158,7 +158,7 @@ impl DotReader {
     fn advance<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
         if self.place == Place::Cr {
             if let Some((b'\n', after)) = rest.split_first() {
-                self.end_line(1);
+                self.end_line();
                 return after;
             }
             self.findings.bare_cr = true;
@@ -172,7 +172,7 @@ impl DotReader {
         self.count(before);
         match from {
             [b'\r', b'\n', after @ ..] => {
-                self.end_line(2);
+                self.end_line();
                 after
             }
             [b'\r', after @ ..] => {
@@ -195,15 +195,15 @@ impl DotReader {
         }
     }
 
-    /// Notes octets within a line.
+    /// Notes octets within a line, up to its end or the next octet that needs a look.
     fn count(&mut self, octets: &[u8]) {
         self.line_len += octets.len();
+        // With the `<CR><LF>` that is to come.
         self.findings.long_line |= self.line_len + 2 > TEXT_LINE_LEN_MAX;
         self.findings.eight_bit |= !octets.is_ascii();
     }
 
-    fn end_line(&mut self, octets: usize) {
-        self.findings.long_line |= self.line_len + octets > TEXT_LINE_LEN_MAX;
+    fn end_line(&mut self) {
         self.line_len = 0;
         self.place = Place::LineStart;
     }
