@@ -8,8 +8,15 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use crate::base::durable;
+use crate::base::{clock, durable};
+
+/// How long a lock is waited for.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Between two attempts meanwhile.
+const LOCK_ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A directory. Names are plain file names in it. Nothing done here holds after a power cut before `sync`.
 pub(super) trait Disk: Clone + Send + Sync + 'static {
@@ -64,13 +71,21 @@ impl RealDisk {
     }
 
     /// Takes the directory for this process alone; nothing if another one has it. Held until the file is dropped.
+    ///
+    /// A lock that has just been given up may stand for a moment longer: a process that was forked meanwhile holds a copy
+    /// of it until it executes its program. So it is asked for again, for so long.
+    #[expect(clippy::disallowed_methods, reason = "flock has no wait with a deadline: asked again")]
     pub(super) fn lock(&self) -> io::Result<Option<File>> {
         let path = self.path.join("lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error),
+        let deadline = clock::monotonic() + LOCK_WAIT_MAX;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(file)),
+                Err(fs::TryLockError::WouldBlock) if clock::monotonic() < deadline => thread::sleep(LOCK_ASK_AGAIN),
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+            }
         }
     }
 }
