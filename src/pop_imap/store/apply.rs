@@ -409,6 +409,10 @@ impl Apply {
         }
         let (mut from, mut to) = (Vec::new(), Vec::new());
         for (uid, copy) in uids.iter().copied().zip(first..) {
+            // Copied onto itself, a mailbox has the copies made so far too: they are not what was meant.
+            if source == target && uid >= first {
+                continue;
+            }
             let Some(row) = select_row(sql, source, uid)? else { continue };
             let trace = select_trace(sql, source, uid)?;
             let named = self.named(sql, source, row.flags)?;

@@ -109,6 +109,21 @@ async fn keywords_are_bounded_and_letter_case_makes_no_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_onto_itself_does_not_copy_its_own_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.deliver(text(1), vec![to(account(1), "")], at(11)).await.unwrap();
+    let inbox = store.select(account(1), "INBOX").await.unwrap();
+    // 2 is not there when it is asked for; the copy of 1 becomes it.
+    let copied = store.copy(&inbox, &[1, 2], account(1), "INBOX").await.unwrap();
+    assert_eq!((copied.source, copied.target), (vec![1], vec![2]));
+    assert_eq!(uids(&inbox), [1, 2]);
+    let moved = store.move_(&inbox, &[1, 4], account(1), "INBOX").await.unwrap();
+    assert_eq!((moved.source, moved.target), (vec![1], vec![4]));
+    assert_eq!(uids(&inbox), [2, 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copy_and_move_keep_flags_dates_and_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
