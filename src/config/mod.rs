@@ -13,6 +13,7 @@
 
 // tables, one file each
 pub mod directory;
+pub mod dns;
 pub mod hosts;
 pub mod ldap_proxy;
 pub mod log;
@@ -74,6 +75,8 @@ pub struct Tables {
     pub tls: tls::Tls,
     /// Whom the roles ask who a user is: an LDAP server; fife's own ldap-proxy unless told otherwise.
     pub directory: directory::Directory,
+    /// Who answers for the names of other servers: MX records, addresses, keys and policies of mail domains.
+    pub dns: dns::Dns,
     /// Receiving mail on port 25, taking it from users for submission, delivering it.
     pub smtp: smtp::Smtp,
     /// Mailboxes: LMTP in; IMAP and POP3 out.

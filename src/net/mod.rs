@@ -1,11 +1,12 @@
 //! Sockets, TLS, handover, limits, metrics, logging: what is common to all services.
 //!
 //! Owns: what a role process is given by the supervisor (`Handover`), the streams that sessions
-//! speak over, the accept loop, TLS, `/metrics` and `/health`, log lines, the sandbox.
+//! speak over, the accept loop, TLS, DNS, `/metrics` and `/health`, log lines, the sandbox.
 //! Called by: roles, the supervisor, commands. Never: knows a mail protocol, or opens a
 //! listening socket (the supervisor binds; roles are handed what it bound).
 
 mod accept;
+pub mod dns;
 pub mod handover;
 pub mod http;
 pub mod identity;

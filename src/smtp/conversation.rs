@@ -227,7 +227,7 @@ impl Conversation<'_> {
             Ask::Deliver(message) => {
                 // Replies to commands that came with the message (BDAT) need not wait for it.
                 self.send().await?;
-                let reply = delivery::hand_over(self.context, *message).await;
+                let reply = delivery::hand_over(self.context, &self.session.origin(), *message).await;
                 self.memory = None;
                 self.messages += u64::from(reply.is_positive());
                 self.session.message_is(&reply, &now());

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::bounce::{self, Failure};
 use super::context::Context;
-use super::envelope::Message;
+use super::envelope::{Message, Origin};
 use super::lmtp::Fate;
 use super::metrics::{MESSAGES, RECEIVED_BYTES};
 use super::reply::{self, Reply};
@@ -74,7 +74,7 @@ pub(super) fn decide(fates: &[Fate]) -> Decision {
 }
 
 /// Delivers or keeps the message; gives the reply to the client.
-pub(super) async fn hand_over(context: &Context, message: Message) -> Reply {
+pub(super) async fn hand_over(context: &Context, origin: &Origin, message: Message) -> Reply {
     let size = message.size();
     let id = message.envelope.id;
     let mailboxes: Vec<&Address> = message.envelope.recipients.iter().map(|recipient| &recipient.mailbox).collect();
@@ -91,7 +91,8 @@ pub(super) async fn hand_over(context: &Context, message: Message) -> Reply {
     }
     // What the LMTP server says holds its own id of the message, by which it is found in the next role's log.
     let stored = fates.iter().find_map(positive).map_or("", Reply::text);
-    info!(message = %id, outcome, bytes = size, recipients = fates.len(), %reply, stored, "message");
+    let user = origin.account.as_ref().map(|account| account.address.to_string()).unwrap_or_default();
+    info!(message = %id, outcome, bytes = size, recipients = fates.len(), user, %reply, stored, "message");
     reply
 }
 

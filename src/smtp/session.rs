@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use body::{Body, Chunk};
 
 use super::command::{self, ForwardPath};
-use super::envelope::{Message, Recipient};
+use super::envelope::{Message, Origin, Recipient};
 use super::line::{Framed, Framer};
 use super::reply::{self, Reply};
 use super::sasl::{Credentials, Exchange, Step};
@@ -273,6 +273,18 @@ impl Session {
     #[must_use]
     pub fn account(&self) -> Option<&Arc<Account>> {
         self.account.as_ref()
+    }
+
+    /// Who is at the other end, and what was said before the message.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin {
+            personality: self.personality,
+            client: self.client.address,
+            helo: self.greeting.as_ref().map(|greeting| greeting.name.clone()).unwrap_or_default(),
+            tls: self.client.tls.clone(),
+            account: self.account.clone(),
+        }
     }
 
     /// Answer to `Ask::Sender`: the id that the message is to have, or why not.
