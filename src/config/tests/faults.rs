@@ -54,7 +54,7 @@ fn unknown_names_are_refused_with_the_nearest_known_one() {
         "[smtp]\n'hop max' = 60",
         "2:1 unknown key `hop max` in `smtp`; expected a key of `smtp`; did you mean `hops-max`?",
     );
-    check("[smtp]\nservers = []", "2:1 unknown key `servers` in `smtp`; `servers` is a key of [directory]");
+    check("[smtp]\nservers = []", "2:1 unknown key `servers` in `smtp`; `servers` is a key of [directory], [dns]");
     check("[tls]\ncolour = 3", "2:1 unknown key `colour` in `tls`; expected one of certificate, key");
     check(
         "[smtp.listen-submision]",
