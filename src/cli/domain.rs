@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::door::{self, Door};
 use super::{Exit, Global, print, print_json};
 use crate::base::address::Domain;
+use crate::base::clock;
 use crate::directory::AccountStatus;
 use crate::directory::admin;
 
@@ -20,7 +21,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Take mail for a domain.
+    /// Take mail for a domain; its DKIM keys are made, see `fife dkim show`.
     Add(Named),
     /// Take no more mail for a domain; its users and aliases must be gone before.
     Del(Named),
@@ -57,7 +58,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Exit {
         Err(exit) => return exit,
     };
     match &arguments.what {
-        What::Add(named) => door.change(async |directory| admin::add_domain(directory, &named.domain).await),
+        What::Add(named) => door.change(async |directory| {
+            let keys = admin::make_dkim_keys(clock::unix_secs()).await?;
+            admin::add_domain(directory, &named.domain, &keys).await
+        }),
         What::Del(named) => door.change(async |directory| admin::delete_domain(directory, &named.domain).await),
         What::Suspend(suspend) => {
             let status = if suspend.refuse_mail { AccountStatus::Disabled } else { AccountStatus::NoAccess };

@@ -72,7 +72,8 @@ pub(super) fn show<T>(answer: Result<T, AdminError>, print: impl FnOnce(T)) -> E
                 | AdminError::Exists(_)
                 | AdminError::NotFound(_)
                 | AdminError::Rejected { .. }
-                | AdminError::Keep(_) => Exit::Failed,
+                | AdminError::Keep(_)
+                | AdminError::Keys(_) => Exit::Failed,
             }
         }
     }

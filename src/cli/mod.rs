@@ -8,6 +8,7 @@
 mod alias;
 mod check;
 mod config;
+mod dkim;
 mod domain;
 mod door;
 mod reload;
@@ -74,6 +75,7 @@ enum Command {
     User(user::Arguments),
     Domain(domain::Arguments),
     Alias(alias::Arguments),
+    Dkim(dkim::Arguments),
     /// One role, as the supervisor starts it.
     #[command(hide = true)]
     Role(role::Arguments),
@@ -118,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::User(arguments) => user::run(&global, &arguments),
         Command::Domain(arguments) => domain::run(&global, &arguments),
         Command::Alias(arguments) => alias::run(&global, &arguments),
+        Command::Dkim(arguments) => dkim::run(&global, &arguments),
         Command::Role(arguments) => role::run(&arguments),
     }
     .into()

@@ -12,7 +12,8 @@ use ldap3::exop::PasswordModify;
 use ldap3::{LdapResult, Mod, Scope, dn_escape, ldap_escape};
 
 use super::account::{Account, AccountStatus};
-use super::client::Directory;
+use super::client::{Directory, domain_filter};
+use super::dkim::{self, DomainKey, KeyError, KeyState};
 use super::entry::{self, Entry, Known, What};
 use super::error::{AdminError, DirectoryError};
 use super::vocabulary as names;
@@ -76,15 +77,19 @@ pub(super) async fn add_base(directory: &Directory) -> Result<(), AdminError> {
     }
 }
 
-/// Makes a domain whose mail is ours.
+/// Makes a domain whose mail is ours, with these DKIM keys (`dkim::make_pair`).
 ///
 /// # Errors
 /// `Exists`; whatever else the directory says.
-pub async fn add_domain(directory: &Directory, domain: &Domain) -> Result<(), AdminError> {
+pub async fn add_domain(directory: &Directory, domain: &Domain, keys: &[DomainKey]) -> Result<(), AdminError> {
     let name = domain.as_str();
     let classes = vec![names::ORGANIZATIONAL_UNIT, names::DOMAIN_RELATED_OBJECT, names::FIFE_OBJECT];
-    let attributes =
+    let mut attributes =
         vec![(names::OBJECT_CLASS, classes), (names::OU, vec![name]), (names::ASSOCIATED_DOMAIN, vec![name])];
+    let keys: Vec<String> = keys.iter().map(DomainKey::to_value).collect();
+    if !keys.is_empty() {
+        attributes.push((names::FIFE_DKIM_KEY, keys.iter().map(String::as_str).collect()));
+    }
     add(directory, &domain_dn(directory, domain), &attributes).await.map_err(|error| named(error, domain))
 }
 
@@ -126,6 +131,81 @@ pub async fn list_domains(directory: &Directory) -> Result<Vec<DomainInfo>, Admi
     }
     domains.sort_by(|a, b| a.domain.cmp(&b.domain));
     Ok(domains)
+}
+
+/// The DKIM keys of a domain, by selector.
+///
+/// # Errors
+/// `NotFound` when the domain is not there; when the directory gives no answer.
+pub async fn dkim_keys(directory: &Directory, domain: &Domain) -> Result<Vec<DomainKey>, AdminError> {
+    Ok(find_domain(directory, domain).await?.dkim_keys(domain))
+}
+
+/// Changes the DKIM keys of a domain, as a whole or not at all: two who change them at once do not undo each other's work.
+///
+/// # Errors
+/// `NotFound`; `Keys` when the change says so; `Rejected` when somebody else was faster.
+pub async fn change_dkim_keys(
+    directory: &Directory,
+    domain: &Domain,
+    change: impl FnOnce(Vec<DomainKey>) -> Result<Vec<DomainKey>, KeyError>,
+) -> Result<Vec<DomainKey>, AdminError> {
+    let entry = find_domain(directory, domain).await?;
+    let before = entry.dkim_keys(domain);
+    let after = change(before.clone())?;
+    let changes = dkim_changes(&entry, &before, &after);
+    let result = directory
+        .pool()
+        .call(|mut ldap| {
+            let (dn, changes) = (entry.dn.clone(), changes.clone());
+            async move { ldap.modify(&dn, changes).await }
+        })
+        .await?;
+    done(result).map_err(|error| named(error, domain))?;
+    Ok(after)
+}
+
+/// From these keys to those, value by value.
+fn dkim_changes(entry: &Entry, before: &[DomainKey], after: &[DomainKey]) -> Vec<Mod<String>> {
+    let missing = |from: &[DomainKey], in_: &[DomainKey]| -> HashSet<String> {
+        from.iter().filter(|key| !in_.contains(key)).map(|key| key.to_value()).collect()
+    };
+    let (gone, new) = (missing(before, after), missing(after, before));
+    let mut changes = Vec::new();
+    if !entry.all(names::OBJECT_CLASS).any(|have| have.eq_ignore_ascii_case(names::FIFE_OBJECT)) {
+        changes.push(Mod::Add(names::OBJECT_CLASS.into(), HashSet::from([names::FIFE_OBJECT.into()])));
+    }
+    // To take away what is not there any more is refused (RFC 4511 section 4.6): somebody else was faster.
+    if !gone.is_empty() {
+        changes.push(Mod::Delete(names::FIFE_DKIM_KEY.into(), gone));
+    }
+    if !new.is_empty() {
+        changes.push(Mod::Add(names::FIFE_DKIM_KEY.into(), new));
+    }
+    changes
+}
+
+/// Makes the first DKIM keys of a domain that has none.
+///
+/// # Errors
+/// As `change_dkim_keys`.
+pub async fn ensure_dkim_keys(directory: &Directory, domain: &Domain, unix_secs: u64) -> Result<(), AdminError> {
+    if !dkim_keys(directory, domain).await?.is_empty() {
+        return Ok(());
+    }
+    let pair = make_dkim_keys(unix_secs).await?;
+    let only_if_none = |keys: Vec<DomainKey>| Ok(if keys.is_empty() { pair } else { keys });
+    change_dkim_keys(directory, domain, only_if_none).await?;
+    Ok(())
+}
+
+/// A first pair of keys, made on a thread where computing does not make others wait.
+///
+/// # Errors
+/// `Keys`.
+pub async fn make_dkim_keys(unix_secs: u64) -> Result<Vec<DomainKey>, AdminError> {
+    let made = tokio::task::spawn_blocking(move || dkim::make_pair(&[], KeyState::Active, unix_secs)).await;
+    Ok(made.map_err(|panic| KeyError::NotMade(panic.to_string()))??)
 }
 
 /// Makes a user, in one step with the password.
@@ -279,10 +359,8 @@ async fn scope_of(directory: &Directory, domain: Option<&Domain>) -> Result<Stri
 }
 
 async fn find_domain(directory: &Directory, domain: &Domain) -> Result<Entry, AdminError> {
-    const ATTRIBUTES: &[&str] = &[names::OBJECT_CLASS];
-    let (value, class) = (ldap_escape(domain.as_str()), names::DOMAIN_RELATED_OBJECT);
-    let filter = format!("(&({}={value})({}={class}))", names::ASSOCIATED_DOMAIN, names::OBJECT_CLASS);
-    let found = search(directory, directory.base(), &filter, ATTRIBUTES).await?;
+    const ATTRIBUTES: &[&str] = &[names::OBJECT_CLASS, names::FIFE_DKIM_KEY];
+    let found = search(directory, directory.base(), &domain_filter(domain), ATTRIBUTES).await?;
     found.into_iter().next().ok_or_else(|| AdminError::NotFound(format!("domain {domain}")))
 }
 
@@ -356,7 +434,8 @@ fn named(error: AdminError, name: &impl ToString) -> AdminError {
     match error {
         AdminError::Exists(_) => AdminError::Exists(name.to_string()),
         AdminError::NotFound(_) => AdminError::NotFound(name.to_string()),
-        other @ (AdminError::Rejected { .. } | AdminError::Directory(_) | AdminError::Keep(_)) => other,
+        other
+        @ (AdminError::Rejected { .. } | AdminError::Directory(_) | AdminError::Keep(_) | AdminError::Keys(_)) => other,
     }
 }
 

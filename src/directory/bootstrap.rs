@@ -31,7 +31,7 @@ pub async fn bootstrap(
         return Ok(None);
     }
     admin::add_base(directory).await?;
-    match admin::add_domain(directory, domain).await {
+    match admin::add_domain(directory, domain, &[]).await {
         Ok(()) | Err(AdminError::Exists(_)) => {}
         Err(error) => return Err(error),
     }

@@ -11,6 +11,7 @@ use ldap3::{Scope, dn_escape, ldap_escape};
 use super::account::{Account, AccountStatus, Expansion, Recipient};
 use super::cache::Cache;
 use super::connection::{Identity, Pool, Verdict};
+use super::dkim::DomainKey;
 use super::entry::{KNOWN_ATTRIBUTES, Known, What};
 use super::error::{AuthError, DirectoryError};
 use super::remembered::Remembered;
@@ -44,6 +45,7 @@ struct Inner {
     login_domain: Option<Domain>,
     addresses: Cache<Option<Arc<Known>>>,
     domains: Cache<Option<AccountStatus>>,
+    dkim_keys: Cache<Arc<[DomainKey]>>,
     remembered: Remembered,
 }
 
@@ -72,6 +74,7 @@ impl Directory {
             login_domain: None,
             addresses: Cache::new(settings.cache_lifetime.get(), ADDRESSES_REMEMBERED_MAX),
             domains: Cache::new(settings.cache_lifetime.get(), DOMAINS_REMEMBERED_MAX),
+            dkim_keys: Cache::new(settings.cache_lifetime.get(), DOMAINS_REMEMBERED_MAX),
             remembered: Remembered::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -147,6 +150,22 @@ impl Directory {
     /// When the directory gives no answer: temporary.
     pub async fn is_local_domain(&self, domain: &Domain) -> Result<bool, DirectoryError> {
         Ok(self.domain_status(domain).await?.is_some())
+    }
+
+    /// The DKIM keys of a domain, none when it has none or is not ours.
+    ///
+    /// # Errors
+    /// When the directory gives no answer: temporary.
+    pub async fn dkim_keys(&self, domain: &Domain) -> Result<Arc<[DomainKey]>, DirectoryError> {
+        if let Some(answer) = self.inner.dkim_keys.get(domain.as_str(), clock::monotonic()) {
+            return Ok(answer);
+        }
+        let filter = domain_filter(domain);
+        let found =
+            self.inner.pool.search(&self.inner.base, Scope::Subtree, &filter, &[names::FIFE_DKIM_KEY], 0).await?;
+        let keys: Arc<[DomainKey]> = found.first().map(|entry| entry.dkim_keys(domain)).unwrap_or_default().into();
+        self.inner.dkim_keys.put(domain.as_str().to_owned(), Arc::clone(&keys), clock::monotonic());
+        Ok(keys)
     }
 
     /// Whose login this is, when the password is right.
@@ -240,15 +259,19 @@ impl Directory {
         if let Some(answer) = self.inner.domains.get(domain.as_str(), clock::monotonic()) {
             return Ok(answer);
         }
-        let value = ldap_escape(domain.as_str()).into_owned();
-        let class = names::DOMAIN_RELATED_OBJECT;
-        let filter = format!("(&({}={value})({}={class}))", names::ASSOCIATED_DOMAIN, names::OBJECT_CLASS);
+        let filter = domain_filter(domain);
         let attributes = &[names::ACCOUNT_STATUS];
         let found = self.inner.pool.search(&self.inner.base, Scope::Subtree, &filter, attributes, 0).await?;
         let status = found.first().map(|entry| AccountStatus::from_value(entry.first(names::ACCOUNT_STATUS)));
         self.inner.domains.put(domain.as_str().to_owned(), status, clock::monotonic());
         Ok(status)
     }
+}
+
+/// Finds the entry of a domain whose mail is ours.
+pub(super) fn domain_filter(domain: &Domain) -> String {
+    let (value, class) = (ldap_escape(domain.as_str()), names::DOMAIN_RELATED_OBJECT);
+    format!("(&({}={value})({}={class}))", names::ASSOCIATED_DOMAIN, names::OBJECT_CLASS)
 }
 
 /// The account with the strictest of its own status and its domain's.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use ldap3::asn1::StructureTag;
 
 use super::account::{Account, AccountStatus};
+use super::dkim::{DomainKey, KEYS_MAX};
 use super::vocabulary as names;
-use crate::base::address::Address;
+use crate::base::address::{Address, Domain};
 
 /// Attributes in the order sent; names as sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,19 @@ impl Entry {
 
     fn has(&self, name: &str, value: &str) -> bool {
         self.all(name).any(|have| have.eq_ignore_ascii_case(value))
+    }
+
+    /// The DKIM keys in a domain's entry, by selector. What is none is told in the log, and passed over.
+    pub(super) fn dkim_keys(&self, domain: &Domain) -> Vec<DomainKey> {
+        let mut keys = Vec::new();
+        for value in self.all(names::FIFE_DKIM_KEY).take(KEYS_MAX) {
+            match value.parse::<DomainKey>() {
+                Ok(key) => keys.push(key),
+                Err(error) => tracing::warn!(%domain, %error, "a DKIM key in the directory cannot be used"),
+            }
+        }
+        keys.sort_by(|a, b| a.selector.cmp(&b.selector));
+        keys
     }
 
     /// Whether mail for the entry goes elsewhere and nowhere else (qmail-ldap: `forwardonly`, in newer ones `nolocal`).

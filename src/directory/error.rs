@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::dkim::KeyError;
+
 /// The directory gave no usable answer. Always temporary: callers answer 451, `[UNAVAILABLE]`, `-ERR [SYS/TEMP]`.
 ///
 /// Cheap to clone, so that one failure can be told to several who wait for it.
@@ -50,6 +52,8 @@ pub enum AdminError {
     /// The first administrator's password could not be kept, so the administrator was not made.
     #[error("cannot keep the first administrator's password: {0}")]
     Keep(String),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     #[error(transparent)]
     Directory(#[from] DirectoryError),
 }

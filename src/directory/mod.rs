@@ -9,6 +9,7 @@
 //!
 //! - `account`: what a role learns;
 //! - `client`: `Directory`, the questions;
+//! - `dkim`: the keys of a domain, made, written and read;
 //! - `admin`: the changes that commands make; `bootstrap`: the first of them;
 //! - `connection`, `entry`, `cache`, `remembered`: the plumbing.
 
@@ -18,6 +19,7 @@ mod bootstrap;
 mod cache;
 mod client;
 mod connection;
+pub mod dkim;
 mod entry;
 mod error;
 mod remembered;

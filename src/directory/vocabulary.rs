@@ -24,6 +24,8 @@ pub const ENTRY_CSN: &str = "entryCSN";
 pub const MODIFY_TIMESTAMP: &str = "modifyTimestamp";
 /// fife's own: what an account may do beyond its mailbox.
 pub const FIFE_ROLE: &str = "fifeRole";
+/// fife's own: a DKIM key of a domain, private half included. Its form: `directory::dkim`.
+pub const FIFE_DKIM_KEY: &str = "fifeDkimKey";
 /// The value of `fifeRole` that makes an administrator of the site.
 pub const ADMINISTRATOR: &str = "administrator";
 
@@ -33,5 +35,5 @@ pub const DOMAIN_RELATED_OBJECT: &str = "domainRelatedObject";
 pub const INET_ORG_PERSON: &str = "inetOrgPerson";
 pub const APPLICATION_PROCESS: &str = "applicationProcess";
 pub const QMAIL_USER: &str = "qmailUser";
-/// fife's own auxiliary class: allows `fifeRole` on accounts and `accountStatus` on domains.
+/// fife's own auxiliary class: allows `fifeRole` on accounts, `accountStatus` and `fifeDkimKey` on domains.
 pub const FIFE_OBJECT: &str = "fifeObject";

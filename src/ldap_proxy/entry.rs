@@ -68,6 +68,11 @@ impl Entry {
         self
     }
 
+    /// Without the values that only those may see who may read everything.
+    pub(super) fn hide_secrets(&mut self) {
+        self.attributes.retain(|name, _| !schema::attribute(name).is_some_and(|known| known.syntax == Syntax::Secret));
+    }
+
     /// Octets of everything in it.
     pub(super) fn len(&self) -> usize {
         self.attributes.iter().map(|(name, values)| name.len() + values.iter().map(Vec::len).sum::<usize>()).sum()

@@ -98,7 +98,7 @@ pub(super) fn assertions(filter: &LdapFilter) -> usize {
 
 /// The attribute, when assertions about it can be made at all.
 fn comparable(name: &str) -> Option<&'static AttributeType> {
-    schema::attribute(name).filter(|attribute| attribute.syntax != Syntax::Password)
+    schema::attribute(name).filter(|attribute| !matches!(attribute.syntax, Syntax::Password | Syntax::Secret))
 }
 
 fn equal(name: &str, value: &str, entry: &Entry) -> Truth {

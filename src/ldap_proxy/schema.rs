@@ -40,6 +40,8 @@ pub(super) enum Syntax {
     Uuid,
     /// A password hash. Compares with nothing: `password` verifies.
     Password,
+    /// A private key or the like. Shown to those who may read everything; no filter matches it.
+    Secret,
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -58,7 +60,7 @@ impl Syntax {
             Self::Octets => ("1.3.6.1.4.1.1466.115.121.1.40", Some("octetStringMatch")),
             Self::Oid => ("1.3.6.1.4.1.1466.115.121.1.38", Some("objectIdentifierMatch")),
             Self::Uuid => ("1.3.6.1.1.16.1", Some("UUIDMatch")),
-            Self::Password => ("1.3.6.1.4.1.1466.115.121.1.40", None),
+            Self::Password | Self::Secret => ("1.3.6.1.4.1.1466.115.121.1.40", None),
         }
     }
 
@@ -69,7 +71,7 @@ impl Syntax {
 
     /// The form in which equal values are the same, and in which greater values sort later; none when it is no such value.
     pub(super) fn normalize(self, value: &[u8]) -> Option<String> {
-        if matches!(self, Self::Octets | Self::Password) {
+        if matches!(self, Self::Octets | Self::Password | Self::Secret) {
             return Some(hex::encode(value));
         }
         let text = std::str::from_utf8(value).ok()?;
@@ -85,7 +87,7 @@ impl Syntax {
             Self::Word(words) => {
                 words.iter().find(|word| word.eq_ignore_ascii_case(text)).map(|word| (*word).to_owned())
             }
-            Self::Octets | Self::Password => None,
+            Self::Octets | Self::Password | Self::Secret => None,
         }
     }
 }
@@ -232,6 +234,7 @@ pub(super) static ATTRIBUTES: &[AttributeType] = &[
     single("1.3.6.1.4.1.7914.1.2.1.15", &["mailQuotaSize"], Syntax::Integer),
     // fife's own
     user("2.25.164980351163671376040300683607065786899.1.1", &["fifeRole"], Syntax::Word(ROLE_WORDS)),
+    user("2.25.164980351163671376040300683607065786899.1.2", &["fifeDkimKey"], Syntax::Secret),
     // Made by the server: RFC 4512 sections 3.4 and 4.2, RFC 4530, RFC 5020
     server("2.5.18.1", &["createTimestamp"], Syntax::Time, true),
     server("2.5.18.2", &["modifyTimestamp"], Syntax::Time, true),
@@ -403,7 +406,7 @@ pub(super) static CLASSES: &[ObjectClass] = &[
         kind: Kind::Auxiliary,
         superior: Some("top"),
         must: &[],
-        may: &["fifeRole", "accountStatus"],
+        may: &["fifeRole", "accountStatus", "fifeDkimKey"],
     },
 ];
 

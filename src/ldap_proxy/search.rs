@@ -100,7 +100,10 @@ impl Search {
         if !visible || !plan::in_scope(&entry.dn, &self.base, &self.scope) {
             return None;
         }
-        let entry = entry.with_derived();
+        let mut entry = entry.with_derived();
+        if *reads != Reads::Everything {
+            entry.hide_secrets();
+        }
         if !filter::matches(&self.filter, &entry) {
             return None;
         }

@@ -13,13 +13,13 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::plan::Plan;
-use crate::base::address::Address;
-use crate::base::durable;
+use crate::base::address::{Address, Domain};
+use crate::base::{clock, durable};
 use crate::config::address::SocketAddress;
 use crate::config::directory::Directory as Settings;
 use crate::config::hosts::Role;
 use crate::config::secret::SecretText;
-use crate::directory::{Directory, bootstrap};
+use crate::directory::{Directory, admin, bootstrap};
 use crate::net::handover::base_dn;
 
 /// Wait before the directory is asked again.
@@ -40,7 +40,7 @@ pub struct FirstAdministrator {
 pub(super) struct Founding {
     settings: Settings,
     base_dn: String,
-    domain: crate::base::address::Domain,
+    domain: Domain,
     state_dir: PathBuf,
 }
 
@@ -70,6 +70,8 @@ impl Founding {
         loop {
             match bootstrap(&directory, &self.domain, |address, password| keep(&file, address, password)).await {
                 Ok(made) => {
+                    // Computing them takes a moment that nobody needs to wait for.
+                    tokio::spawn(make_keys(directory, self.domain));
                     return made.map(|(address, password)| FirstAdministrator { address, password, file });
                 }
                 Err(error) => {
@@ -78,6 +80,13 @@ impl Founding {
                 }
             }
         }
+    }
+}
+
+/// Gives the first domain the DKIM keys that other domains get when they are made.
+async fn make_keys(directory: Directory, domain: Domain) {
+    if let Err(error) = admin::ensure_dkim_keys(&directory, &domain, clock::unix_secs()).await {
+        warn!(%domain, %error, "no DKIM keys could be made; `fife dkim rotate` tries again");
     }
 }
 

@@ -15,6 +15,7 @@
     reason = "a fault in a test's own set-up ends the test; a dialogue is as long as it is"
 )]
 
+mod authentication;
 mod config;
 #[allow(dead_code, reason = "each helper serves some of the modules")]
 mod harness;

@@ -19,6 +19,7 @@ fn entry() -> Entry {
     put("mailAlternateAddress", &["Fang.Wang@example.test", "wf@example.test"]);
     put("mailQuotaSize", &["1000"]);
     put("userPassword", &["{MD5}Xr4ilOzQ4PCOq3aQ0qbuaQ=="]);
+    put("fifeDkimKey", &["20261124r rsa active MIIE"]);
     put("createTimestamp", &["20261124033054.123Z"]);
     entry.with_derived()
 }
@@ -97,6 +98,18 @@ fn a_password_matches_nothing() {
     undefined("(userPassword>={MD5}A)");
     undefined("(!(userPassword=*))");
     undefined("(userPassword={MD5}*)");
+}
+
+#[test]
+fn a_private_key_matches_nothing_and_can_be_hidden() {
+    let undefined = |filter| check(filter, Truth::Undefined);
+    undefined("(fifeDkimKey=*)");
+    undefined("(fifeDkimKey=20261124r rsa active MIIE)");
+    undefined("(fifeDkimKey=2026*)");
+    let mut shown = entry();
+    shown.hide_secrets();
+    assert!(shown.values("fifeDkimKey").is_empty());
+    assert_eq!(shown.attributes.len() + 1, entry().attributes.len());
 }
 
 #[test]
