@@ -11,7 +11,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use fife::base::clock;
 use fife::base::size::Size;
-use fife::pop_imap::store::{AccountId, Delivery, Flag, FlagChange, Settings, Store, UIDS_PER_READ_MAX, Where};
+use fife::pop_imap::store::{
+    AccountId, Delivery, DeliveryKey, Flag, FlagChange, Settings, Store, UIDS_PER_READ_MAX, Where,
+};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
@@ -102,14 +104,17 @@ fn message(number: u64) -> Bytes {
     text.into()
 }
 
-fn delivery(account: AccountId) -> Delivery {
+fn delivery(account: AccountId, number: u64) -> Delivery {
     let trace = Bytes::from_static(b"Return-Path: <sender@example.test>\r\nDelivered-To: recipient@example.test\r\n");
-    Delivery { account, mailbox: "INBOX".into(), trace, flags: Vec::new() }
+    // As LMTP gives it; what that costs, hashing included, is part of a delivery.
+    let key = Some(DeliveryKey::new(&blake3::hash(&number.to_le_bytes().repeat(MESSAGE_LEN / 8)), &account));
+    Delivery { account, mailbox: "INBOX".into(), trace, flags: Vec::new(), key }
 }
 
 async fn deliveries(store: &Store, deliverers: u64, count: u64) -> Result<(), Failure> {
     let texts: Arc<Vec<Bytes>> = Arc::new((0..64).map(message).collect());
     let next = Arc::new(AtomicU64::new(0));
+    let offset = deliverers << 32;
     let before = store.statistics();
     let watch = Watch::start();
     let mut tasks = Vec::new();
@@ -122,7 +127,7 @@ async fn deliveries(store: &Store, deliverers: u64, count: u64) -> Result<(), Fa
                     return Ok::<(), Failure>(());
                 }
                 let text = texts.iter().cycle().nth(usize::try_from(number % 64)?).cloned().unwrap_or_default();
-                store.deliver(text, vec![delivery(account(number % ACCOUNTS))], UNIX_EPOCH).await?;
+                store.deliver(text, vec![delivery(account(number % ACCOUNTS), offset + number)], UNIX_EPOCH).await?;
             }
         }));
     }
@@ -147,9 +152,9 @@ async fn large_mailbox(store: &Store, messages: u32) -> Result<(), Failure> {
     let texts: Vec<Bytes> = (0..64).map(message).collect();
     let filled = Watch::start();
     let mut waiting = tokio::task::JoinSet::new();
-    for (_, text) in (0..messages).zip(texts.iter().cycle()) {
+    for (number, text) in (0..u64::from(messages)).zip(texts.iter().cycle()) {
         let (store, text) = (store.clone(), text.clone());
-        waiting.spawn(async move { store.deliver(text, vec![delivery(owner)], UNIX_EPOCH).await.map(drop) });
+        waiting.spawn(async move { store.deliver(text, vec![delivery(owner, number)], UNIX_EPOCH).await.map(drop) });
         if waiting.len() >= 400
             && let Some(done) = waiting.join_next().await
         {

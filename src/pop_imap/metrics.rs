@@ -28,6 +28,11 @@ pub static DELIVERED_COPIES: LazyLock<IntCounter> =
 pub static DELIVERED_BYTES: LazyLock<IntCounter> = LazyLock::new(|| {
     counter("fife_pop_imap_delivered_bytes_total", "Bytes of the messages that LMTP put into mailboxes.")
 });
+/// Messages that all their recipients had already.
+pub static DELIVERIES_REPEATED: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Messages that LMTP was sent again though all recipients had them; acknowledged, not stored again.";
+    counter("fife_pop_imap_repeated_deliveries_total", help)
+});
 /// Messages that the store would not take.
 pub static DELIVERY_FAILURES: LazyLock<IntCounter> = LazyLock::new(|| {
     counter("fife_pop_imap_delivery_failures_total", "Messages that the store did not take; the sender keeps them.")
@@ -45,9 +50,15 @@ pub fn show() {
         SESSIONS.with_label_values(&[protocol]).inc_by(0);
     }
     LazyLock::force(&LOGINS);
-    for counter in
-        [&DELIVERED_MESSAGES, &DELIVERED_COPIES, &DELIVERED_BYTES, &DELIVERY_FAILURES, &POP3_RETRIEVED, &POP3_DELETED]
-    {
+    for counter in [
+        &DELIVERED_MESSAGES,
+        &DELIVERED_COPIES,
+        &DELIVERED_BYTES,
+        &DELIVERIES_REPEATED,
+        &DELIVERY_FAILURES,
+        &POP3_RETRIEVED,
+        &POP3_DELETED,
+    ] {
         LazyLock::force(counter);
     }
 }

@@ -4,8 +4,8 @@
 //!
 //! A recipient whom the LMTP server has acknowledged is recorded at once and before anything else, and never tried again. Left is the moment
 //! between the acknowledgement and that record's `fdatasync` (about a millisecond): if this process, or the LMTP server between storing and
-//! acknowledging, is killed then, the message is delivered once more. It carries the same id in `Received` and the same octets, by which a store could
-//! know it again.
+//! acknowledging, is killed then, the message is delivered once more. It carries the same id in `Received` and the same octets, by which a store can
+//! know it again; pop-imap does.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

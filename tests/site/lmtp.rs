@@ -237,3 +237,49 @@ print(len(wanted), "acknowledged,", len(names), "there")
         &[&list],
     );
 }
+
+/// What a server sends that was killed before it had noted the answers: the same octets, for all recipients or for some.
+const AGAIN: &str = r#"
+import smtplib
+def send(text, *to):
+    with smtplib.LMTP(sys.argv[1], int(sys.argv[3]), timeout=60) as lmtp:
+        refused = lmtp.sendmail("sender@other.test", [name + "@example.test" for name in to], text)
+        # smtplib reads one reply; there is one a recipient.
+        replies = [lmtp.getreply() for _ in to[1:]]
+        assert not refused and all(code == 250 for code, _ in replies), (refused, replies)
+received = b"Received: from a.test ([192.0.2.1])\r\n\tby mx.test with ESMTP id %s;\r\n\tTue, 24 Nov 2026 03:00:00 +0800\r\n"
+known = (received % b"4711") + b"Subject: known\r\n\r\nx\r\n"
+other = (received % b"4712") + b"Subject: known\r\n\r\nx\r\n"
+plain = b"Subject: plain\r\n\r\nx\r\n"
+"#;
+
+#[test]
+fn a_delivery_that_comes_again_after_kill_9_is_not_made_again() {
+    let site = Site::start();
+    for user in ["u1", "u2"] {
+        site.user(user, "password");
+    }
+    python_pop(&format!("{AGAIN}\nsend(known, 'u1'); send(plain, 'u1', 'u2')"), &site, &[]);
+    let former = site.kill_role("pop-imap");
+    wait_for("the role to be back", || site.role_pid("pop-imap").is_some_and(|pid| pid != former), || site.log_tail());
+    site.wait_healthy();
+    // u2 had no answer before the connection was lost.
+    let checks = r#"
+send(known, "u1", "u2"); send(known, "u2"); send(other, "u1"); send(plain, "u1", "u2")
+one = read_all(sys.argv[1], sys.argv[2], "u1@example.test", "password")
+two = read_all(sys.argv[1], sys.argv[2], "u2@example.test", "password")
+assert one == [known, plain, other, plain], one
+assert two == [plain, known, plain], two
+"#;
+    python_pop(&format!("{AGAIN}\n{checks}"), &site, &[]);
+    assert!(site.log().contains("delivered before"), "{}", site.log_tail());
+    // By another program, which makes the field itself.
+    let (ip, port) = (site.ip(), site.port("lmtp"));
+    let data = "Received: by swaks.test with LMTP id 1; Tue, 24 Nov 2026 03:00:00 +0800\nSubject: by swaks\n\nx";
+    let args =
+        ["--protocol", "LMTP", "--server", &ip, "--port", &port, "--to", "u1@example.test", "--data", data, "--from"];
+    for _ in 0..2 {
+        good(&run("swaks", &[&args[..], &["a@other.test"]].concat(), b""));
+    }
+    python_pop(r#"assert len(read_all(sys.argv[1], sys.argv[2], "u1@example.test", "password")) == 5"#, &site, &[]);
+}

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{debug, error, info, warn};
 
+use super::repeat;
 use super::session::{Limits, Outcome, Resolved, Session, Step, Target, Transaction};
 use super::trace::Trace;
 use crate::base::address::Address;
@@ -18,9 +19,11 @@ use crate::base::id::Id;
 use crate::directory::{Account, DirectoryError, Recipient};
 use crate::net::{Peer, Stream};
 use crate::pop_imap::context::Context;
-use crate::pop_imap::metrics::{DELIVERED_BYTES, DELIVERED_COPIES, DELIVERED_MESSAGES, DELIVERY_FAILURES, SESSIONS};
+use crate::pop_imap::metrics::{
+    DELIVERED_BYTES, DELIVERED_COPIES, DELIVERED_MESSAGES, DELIVERIES_REPEATED, DELIVERY_FAILURES, SESSIONS,
+};
 use crate::pop_imap::store::name::INBOX;
-use crate::pop_imap::store::{AccountId, DELIVERIES_MAX, Delivery, StoreError};
+use crate::pop_imap::store::{AccountId, DELIVERIES_MAX, Delivery, DeliveryKey, StoreError};
 use crate::pop_imap::wire::{OUT_LEN_MAX, Read, Wire};
 
 /// Silence after which a session is closed. RFC 5321 section 4.5.3.2.7 wants five minutes at least; a client that keeps
@@ -30,6 +33,8 @@ const IDLE_MAX: Duration = Duration::from_secs(15 * 60);
 const WRITE_MAX: Duration = Duration::from_secs(60);
 /// Octets to read at a time.
 const READ_LEN: usize = 64 * 1024;
+/// Octets of a message that is hashed where it is received.
+const HASH_INLINE_LEN_MAX: usize = 1 << 20;
 /// KiB of message text that all sessions together hold in memory; beyond, messages are refused for the time being.
 const TEXT_KIB_MAX: u32 = 512 * 1024;
 
@@ -175,6 +180,7 @@ impl<'a> Connection<'a> {
     async fn deliver(&mut self, message: Id, mut transaction: Transaction) -> Vec<Outcome> {
         let text = Bytes::from(std::mem::take(&mut transaction.text));
         let received = clock::wall();
+        let identity = identity(&text).await;
         let trace = Trace { transaction: &transaction, message, hostname: &self.context.hostname, received };
         // A mailbox that several recipients lead to gets the message once.
         let mut deliveries: HashMap<AccountId, Delivery> = HashMap::new();
@@ -185,13 +191,16 @@ impl<'a> Connection<'a> {
                     mailbox: INBOX.to_owned(),
                     trace: trace.header(&recipient.address, &target.address).into(),
                     flags: Vec::new(),
+                    key: identity.map(|identity| DeliveryKey::new(&identity, &target.account)),
                 });
             }
         }
         let deliveries: Vec<Delivery> = deliveries.into_values().collect();
         let mut outcomes: HashMap<AccountId, Outcome> = HashMap::new();
+        let mut copies = 0;
         for part in deliveries.chunks(DELIVERIES_MAX) {
             let stored = self.context.store.deliver(text.clone(), part.to_vec(), received).await;
+            copies += stored.as_ref().map_or(0, |delivered| delivered.iter().flatten().count());
             let outcome = outcome(stored.err(), message);
             outcomes.extend(part.iter().map(|delivery| (delivery.account, outcome)));
         }
@@ -200,7 +209,7 @@ impl<'a> Connection<'a> {
             .iter()
             .map(|recipient| together(recipient.targets.iter().filter_map(|target| outcomes.get(&target.account))))
             .collect();
-        self.count(message, &transaction, &text, deliveries.len(), &outcomes);
+        self.count(message, &transaction, &text, copies, &outcomes);
         outcomes
     }
 
@@ -210,17 +219,32 @@ impl<'a> Connection<'a> {
         let recipient = first.map(ToString::to_string).unwrap_or_default();
         let recipients = outcomes.len();
         if outcomes.iter().all(|outcome| *outcome == Outcome::Delivered) {
+            let sender = transaction.sender.as_ref().map(ToString::to_string).unwrap_or_default();
             self.messages += 1;
+            if copies == 0 {
+                DELIVERIES_REPEATED.inc();
+                info!(%message, bytes, sender, recipient, recipients, "delivered before");
+                return;
+            }
             DELIVERED_MESSAGES.inc();
             DELIVERED_COPIES.inc_by(u64::try_from(copies).unwrap_or(u64::MAX));
             DELIVERED_BYTES.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
-            let sender = transaction.sender.as_ref().map(ToString::to_string).unwrap_or_default();
             info!(%message, bytes, sender, recipient, recipients, "delivered");
         } else {
             DELIVERY_FAILURES.inc();
             warn!(%message, bytes, recipient, recipients, peer = %self.peer, "not delivered to everyone");
         }
     }
+}
+
+/// By what the message is known when it comes again. Hashing a large one takes its time, on a thread of its own.
+async fn identity(text: &Bytes) -> Option<blake3::Hash> {
+    if text.len() <= HASH_INLINE_LEN_MAX {
+        return repeat::identity(text);
+    }
+    let text = text.clone();
+    // Without an identity it is delivered all the same.
+    tokio::task::spawn_blocking(move || repeat::identity(&text)).await.ok().flatten()
 }
 
 fn target(account: &Account) -> Target {

@@ -419,3 +419,24 @@ fn a_recipient_that_nobody_vouched_for_is_not_acknowledged() {
     assert!(out.starts_with(b"451 4.3.0 "));
     assert!(!session.is_in_transaction());
 }
+
+#[test]
+fn a_message_is_known_again_by_the_id_that_a_server_gave_it() {
+    let check = |message: &str, expected: bool| {
+        let found = super::repeat::identity(message.as_bytes());
+        assert_eq!(found.is_some(), expected, "{message:?}");
+        assert!(found.is_none_or(|found| found == blake3::hash(message.as_bytes())));
+    };
+    let received = "Received: from a.test (a.test [192.0.2.1])\r\n\tby b.test (Postfix) with ESMTPS id 4ABC\r\n\tfor <u@b.test>; Tue, 24 Nov 2026 03:00:00 +0800\r\n";
+    check(&format!("{received}Subject: x\r\n\r\nbody\r\n"), true);
+    check(&format!("Return-Path: <a@b>\r\nAuthentication-Results: b.test; spf=pass\r\n{received}\r\n"), true);
+    check("received: by b.test id\r\n\t<7@b>; date\r\n\r\n", true);
+    check("Received: (qmail 4711 invoked by uid 0); 24 Nov 2026 03:00:00 -0000\r\n\r\n", false);
+    check("Received: from id by b.test with SMTP; id 7\r\n\r\n", false); // what follows ";" is the date
+    check("Received: from id b.test; date\r\n\r\n", false); // a client that calls itself "id"
+    check("Received: by b.test (an id 7 \\) in (a comment)) with SMTP; date\r\n\r\n", false);
+    check("Received: by b.test with SMTP id; date\r\n\r\n", false);
+    check(&format!("Subject: forwarded by hand\r\n{received}\r\n"), false); // not the last server's
+    check(&format!("\r\n{received}"), false); // in the body
+    check("", false);
+}

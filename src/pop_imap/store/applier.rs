@@ -45,21 +45,13 @@ pub(super) struct Batch {
     pub(super) contents: Vec<Content>,
     pub(super) changes: Vec<Change>,
     pub(super) waiters: Vec<Waiter>,
-    /// The last record of the batch.
+    /// The last record of the batch; none when nothing had to be written.
     pub(super) position: Option<Position>,
     /// After the last change.
     pub(super) counters: Counters,
 }
 
 impl Batch {
-    /// Answers a batch that had nothing to write.
-    pub(super) fn answer_unwritten(self) {
-        for waiter in self.waiters {
-            let answer = waiter.promise.map(|promise| keep(promise, &[]));
-            drop(waiter.answer.send(answer));
-        }
-    }
-
     /// Answers all with an error; those who are refused anyway with theirs.
     pub(super) fn fail(self, error: impl Fn() -> StoreError) {
         for waiter in self.waiters {
@@ -182,8 +174,9 @@ impl Applier {
         loop {
             match transact(&mut self.connection, apply, &batches) {
                 Ok(applied) => {
-                    let last = batches.last().map_or(0, |batch| batch.counters.seq);
-                    self.publish(apply.take_effects(), last);
+                    if let Some(last) = last_written(&batches) {
+                        self.publish(apply.take_effects(), last.counters.seq);
+                    }
                     for (batch, applied) in batches.into_iter().zip(applied) {
                         batch.answer(&applied);
                     }
@@ -229,8 +222,14 @@ impl Applier {
     }
 }
 
+/// The last batch that is in the ledger.
+fn last_written(batches: &[Batch]) -> Option<&Batch> {
+    batches.iter().rfind(|batch| batch.position.is_some())
+}
+
 /// One transaction for many batches; what came of each change.
 fn transact(connection: &mut Connection, apply: &mut Apply, batches: &[Batch]) -> rusqlite::Result<Vec<Vec<Applied>>> {
+    let Some(last) = last_written(batches) else { return Ok(batches.iter().map(|_| Vec::new()).collect()) };
     let transaction = connection.transaction()?;
     let mut outcomes = Vec::with_capacity(batches.len());
     for batch in batches {
@@ -242,9 +241,7 @@ fn transact(connection: &mut Connection, apply: &mut Apply, batches: &[Batch]) -
         outcomes.push(applied?);
     }
     apply.flush(&transaction)?;
-    if let Some(last) = batches.last() {
-        tables::write_progress(&transaction, &Progress { position: last.position, counters: last.counters })?;
-    }
+    tables::write_progress(&transaction, &Progress { position: last.position, counters: last.counters })?;
     transaction.commit()?;
     Ok(outcomes)
 }

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::flags::{FlagChange, Flags, KEYWORDS_MAX};
 use super::record::{Act, Change, NamedFlags, NewMailbox};
+use super::repeats;
 use super::tables::{from_sql, from_sql32, to_sql};
 use super::view::{MessageId, Row};
 use super::{MailboxId, name};
@@ -84,13 +85,15 @@ pub(super) struct Apply {
     effects: HashMap<MailboxId, Effects>,
     /// Changes of `segment` (written, live), put into the table at `flush`.
     segments: HashMap<u64, (i64, i64)>,
+    /// Keys of deliveries were added: the oldest are to go.
+    remembered: bool,
 }
 
 type Sql<T> = rusqlite::Result<T>;
 
 impl Apply {
     pub(super) fn new(sweep: Sweep) -> Self {
-        Self { sweep, heads: HashMap::new(), effects: HashMap::new(), segments: HashMap::new() }
+        Self { sweep, heads: HashMap::new(), effects: HashMap::new(), segments: HashMap::new(), remembered: false }
     }
 
     /// Forgets everything about a transaction that was rolled back.
@@ -98,6 +101,7 @@ impl Apply {
         self.heads.clear();
         self.effects.clear();
         self.segments.clear();
+        self.remembered = false;
     }
 
     /// Writes what was gathered in memory; to be called before the commit.
@@ -128,6 +132,9 @@ impl Apply {
         )?;
         for (id, (written, live)) in self.segments.drain() {
             update.execute((to_sql(id), written, live))?;
+        }
+        if std::mem::take(&mut self.remembered) {
+            repeats::trim(sql)?;
         }
         Ok(())
     }
@@ -177,7 +184,12 @@ impl Apply {
                 }
                 Ok(Applied::Done)
             }
-            Act::Deliver { mailbox, row, flags, trace } => self.deliver(sql, *mailbox, row, flags, trace),
+            Act::Deliver { mailbox, row, flags, trace, key } => {
+                if let Some(key) = key {
+                    self.remember(sql, *key)?;
+                }
+                self.deliver(sql, *mailbox, row, flags, trace)
+            }
             Act::Flags { mailbox, modseq, change, flags, unchanged_since, uids } => {
                 self.flags(sql, *mailbox, *modseq, (*change, flags), *unchanged_since, uids)
             }
@@ -206,6 +218,12 @@ impl Apply {
                 Ok(Applied::Done)
             }
         }
+    }
+
+    /// Notes the key of a delivery.
+    pub(super) fn remember(&mut self, sql: &Connection, key: repeats::DeliveryKey) -> Sql<()> {
+        self.remembered = true;
+        repeats::remember(sql, key)
     }
 
     /// The head of a mailbox; none when it is not there.

@@ -4,7 +4,8 @@
 //! Never: removes a segment before the view that no longer needs it is on the disk.
 //!
 //! A message lives while a mailbox has it. Changes are dead when the account has a later state, so the states of all
-//! accounts with changes in the segment are written first; the counters too, lest an id be given out twice.
+//! accounts with changes in the segment are written first; the counters too, lest an id be given out twice, and the keys of
+//! deliveries that are still remembered.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use super::error::StoreError;
 use super::name::SpecialUse;
 use super::record::{self, Changes, NewMailbox, StateBody, StateMailbox, StatePart};
 use super::recovery::note_state;
+use super::repeats::{self, DeliveryKey};
 use super::tables::{Readers, from_sql, from_sql32, read_progress, to_sql};
 use super::view::MessageId;
 use super::{AccountId, MailboxId, writer};
@@ -54,6 +56,8 @@ struct Survey {
     changed: HashMap<AccountId, u64>,
     /// Accounts with a state record here.
     states: HashSet<AccountId>,
+    /// Keys of deliveries that stand here.
+    keys: HashSet<DeliveryKey>,
 }
 
 impl Compactor {
@@ -69,6 +73,7 @@ impl Compactor {
                 continue;
             }
             self.write_states(&accounts)?;
+            self.write_repeats(&survey.keys)?;
             self.move_messages(segment)?;
             self.checkpoint()?;
             self.ledger.remove(segment)?;
@@ -140,10 +145,12 @@ impl Compactor {
                     for (seq, change) in (changes.first..).zip(&changes.changes) {
                         survey.changed.insert(change.account, seq);
                     }
+                    survey.keys.extend(repeats::keys_of(&changes.changes));
                 }
                 record::KIND_STATE => {
                     survey.states.insert(StatePart::decode(&entry.payload)?.account);
                 }
+                record::KIND_REPEATS => survey.keys.extend(record::read_repeats(&entry.payload)?),
                 _ => {}
             }
             Ok(())
@@ -208,6 +215,19 @@ impl Compactor {
             waiting.push((*account, as_of));
         }
         self.append_states(entries, oldest, &mut waiting)
+    }
+
+    /// Carries on the keys of deliveries that stand in the segment and are still remembered.
+    fn write_repeats(&self, keys: &HashSet<DeliveryKey>) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut remembered = self.readers.read(|sql| Ok(repeats::remembered(sql)?))?;
+        remembered.retain(|key| keys.contains(key));
+        if !remembered.is_empty() {
+            self.ledger.append_blocking(vec![writer::entry(record::KIND_REPEATS, record::repeats(&remembered))])?;
+        }
+        Ok(())
     }
 
     /// Appends parts of states, and tells the view of the accounts that are complete with them.

@@ -14,6 +14,7 @@ use super::error::StoreError;
 use super::flags::{Flag, FlagChange, Flags};
 use super::name::{self, FIRST_MAILBOXES, INBOX, MAILBOXES_MAX, SUBSCRIPTIONS_MAX, SpecialUse};
 use super::record::{Act, Change, Counters, NamedFlags, NewMailbox};
+use super::repeats::{DeliveryKey, Repeats};
 use super::tables::Readers;
 use super::view::{MessageId, Row};
 use super::{AccountId, Delivered, Delivery, MailboxId};
@@ -55,10 +56,15 @@ pub(super) enum Request {
 #[derive(Debug, Clone)]
 pub(super) enum Promise {
     Nothing,
-    Delivered(Vec<Delivered>),
+    /// None: delivered before.
+    Delivered(Vec<Option<Delivered>>),
     Created(MailboxId),
-    Flags { modseq: u64 },
-    Copied { uid_validity: u32 },
+    Flags {
+        modseq: u64,
+    },
+    Copied {
+        uid_validity: u32,
+    },
 }
 
 /// A decided request. Its changes are to be written even when the promise is an error: they let a new account be.
@@ -76,13 +82,14 @@ pub(super) struct Decider {
     accounts: HashMap<AccountId, Account>,
     /// `seq` is that of the last change decided; `message_next` is kept elsewhere (ids are taken before requests queue).
     pub(super) counters: Counters,
+    repeats: Repeats,
     /// Changes of the request in hand.
     changes: Vec<Change>,
 }
 
 impl Decider {
-    pub(super) fn new(readers: Arc<Readers>, counters: Counters) -> Self {
-        Self { readers, accounts: HashMap::new(), counters, changes: Vec::new() }
+    pub(super) fn new(readers: Arc<Readers>, counters: Counters, repeats: Repeats) -> Self {
+        Self { readers, accounts: HashMap::new(), counters, repeats, changes: Vec::new() }
     }
 
     /// Drops accounts that have no change under way when there are too many. `applied`: the last change that the view has.
@@ -97,6 +104,7 @@ impl Decider {
         for change in changes {
             self.accounts.remove(&change.account);
         }
+        self.repeats.forget(changes);
     }
 
     /// Decides on a request.
@@ -118,7 +126,12 @@ impl Decider {
             Request::Expunge(account, mailbox, uids) => self.expunge(account, mailbox, uids),
             Request::Copy(account, source, uids, target, remove) => self.copy(account, source, uids, &target, remove),
         };
-        let message = message.filter(|_| promise.is_ok());
+        // A message that all had before is not written again.
+        let message = message.filter(|_| match &promise {
+            Ok(Promise::Delivered(delivered)) => delivered.iter().any(Option::is_some),
+            Ok(_) => true,
+            Err(_) => false,
+        });
         Decision { changes: std::mem::take(&mut self.changes), message, promise }
     }
 
@@ -186,12 +199,19 @@ impl Decider {
         }
         let mut delivered = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
+            if delivery.key.is_some_and(|key| self.repeats.knows(key)) {
+                delivered.push(None);
+                continue;
+            }
             let mailbox = self.account(delivery.account)?.named_or_inbox(&delivery.mailbox)?;
             // A mailbox that knows too many keywords takes the message without flags.
             let flags = mailbox.name_flags(&delivery.flags).unwrap_or_default();
-            let (act, done) = incoming.put_into(mailbox, flags, delivery.trace)?;
+            let (act, done) = incoming.put_into(mailbox, flags, delivery.trace, delivery.key)?;
             self.decided(delivery.account, act);
-            delivered.push(done);
+            if let Some(key) = delivery.key {
+                self.repeats.note(key);
+            }
+            delivered.push(Some(done));
         }
         Ok(Promise::Delivered(delivered))
     }
@@ -207,9 +227,9 @@ impl Decider {
         self.ensure(account)?;
         let mailbox = self.account(account)?.named(&name)?;
         let flags = mailbox.name_flags(flags)?;
-        let (act, done) = incoming.put_into(mailbox, flags, Bytes::new())?;
+        let (act, done) = incoming.put_into(mailbox, flags, Bytes::new(), None)?;
         self.decided(account, act);
-        Ok(Promise::Delivered(vec![done]))
+        Ok(Promise::Delivered(vec![Some(done)]))
     }
 
     /// RFC 9051 section 6.3.4: the levels above come into being too.
@@ -382,7 +402,13 @@ impl Incoming {
     }
 
     /// Puts the message into a mailbox.
-    fn put_into(&self, mailbox: &mut Mailbox, flags: NamedFlags, trace: Bytes) -> Result<(Act, Delivered), StoreError> {
+    fn put_into(
+        &self,
+        mailbox: &mut Mailbox,
+        flags: NamedFlags,
+        trace: Bytes,
+        key: Option<DeliveryKey>,
+    ) -> Result<(Act, Delivered), StoreError> {
         let row = Row {
             size: self.size_with(&trace)?,
             uid: mailbox.take_uids(1)?,
@@ -392,6 +418,6 @@ impl Incoming {
             message: self.id,
         };
         let done = Delivered { mailbox: mailbox.id, uid_validity: mailbox.uid_validity, uid: row.uid };
-        Ok((Act::Deliver { mailbox: mailbox.id, row, flags, trace }, done))
+        Ok((Act::Deliver { mailbox: mailbox.id, row, flags, trace, key }, done))
     }
 }

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::decide::{Incoming, Request};
-use super::{AccountId, Flag, MailboxId, MessageId, Outcome, Store, StoreError, record};
+use super::{AccountId, DeliveryKey, Flag, MailboxId, MessageId, Outcome, Store, StoreError, record};
 use crate::message::structure::Structure;
 
 /// Recipients of one delivery.
@@ -30,6 +30,8 @@ pub struct Delivery {
     /// Header fields for this recipient, each with its CRLF; they are put before the message.
     pub trace: Bytes,
     pub flags: Vec<Flag>,
+    /// Known again when the delivery comes again; none: it is always a new one.
+    pub key: Option<DeliveryKey>,
 }
 
 /// Where a message went.
@@ -65,7 +67,8 @@ impl Store {
         if small { Ok(make()) } else { tokio::task::spawn_blocking(make).await.map_err(|_| StoreError::Closed) }
     }
 
-    /// Delivers one message to many. Durable and visible to all sessions when it resolves: all or none.
+    /// Delivers one message to many. Durable and visible to all sessions when it resolves: all or none. Says where it went, in
+    /// the order of the deliveries; none: that delivery came before, and was made then.
     ///
     /// # Errors
     /// `Full`, `Limit`, or when the ledger cannot be written.
@@ -74,7 +77,7 @@ impl Store {
         message: Bytes,
         deliveries: Vec<Delivery>,
         received: SystemTime,
-    ) -> Result<Vec<Delivered>, StoreError> {
+    ) -> Result<Vec<Option<Delivered>>, StoreError> {
         if deliveries.len() > DELIVERIES_MAX {
             return Err(StoreError::Limit("Too many recipients at once"));
         }
@@ -109,7 +112,7 @@ impl Store {
         let incoming = self.incoming(message, internal_date).await?;
         let request = Request::Append(incoming, account, mailbox.to_owned(), flags.to_vec());
         let Outcome::Delivered(delivered) = self.ask(request, bytes).await? else { return Err(StoreError::Closed) };
-        let done = delivered.first().ok_or(StoreError::Closed)?;
+        let done = delivered.first().copied().flatten().ok_or(StoreError::Closed)?;
         Ok(Appended { uid_validity: done.uid_validity, uid: done.uid })
     }
 }

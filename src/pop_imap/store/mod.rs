@@ -9,7 +9,7 @@
 //! - `record`: what stands in the ledger; `tables`: what stands in the view; `apply`: from one to the other.
 //! - `writer` (with `decide`, `account`): requests become records, one append for all that wait; `applier`: records become
 //!   rows, new views of open mailboxes, and answers.
-//! - `recovery`: opening; `compaction`, `upkeep`: giving space back, in the background.
+//! - `repeats`: deliveries that came before. `recovery`: opening; `compaction`, `upkeep`: giving space back, in the background.
 //!
 //! Invariants:
 //! - nothing is answered before it is in the ledger (durable) and in the view (visible);
@@ -33,6 +33,7 @@ pub mod open;
 mod read;
 mod record;
 mod recovery;
+mod repeats;
 mod search;
 mod tables;
 mod upkeep;
@@ -59,13 +60,15 @@ pub use messages::{CopyUid, FlagsSet, UIDS_PER_CHANGE_MAX, UIDS_PER_READ_MAX, Wh
 pub use name::SpecialUse;
 pub use open::OpenMailbox;
 pub use read::MESSAGES_READ_LEN_MAX;
+pub use repeats::{DeliveryKey, REPEATS_MAX};
 pub use view::{Difference, MessageId, Row, Rows, View};
 
 use applier::{Applier, Progressed, Work};
 use compaction::Compactor;
-use decide::Request;
+use decide::{Decider, Request};
 use open::Registry;
 use read::Reading;
+use repeats::Repeats;
 use tables::{Readers, VIEW_FILE};
 use upkeep::Upkeep;
 use writer::{Queue, Writer};
@@ -113,7 +116,7 @@ type Answer = Result<Outcome, StoreError>;
 #[derive(Debug)]
 enum Outcome {
     Nothing,
-    Delivered(Vec<Delivered>),
+    Delivered(Vec<Option<Delivered>>),
     Created(MailboxId),
     Flags(FlagsSet),
     Copied(CopyUid),
@@ -174,16 +177,18 @@ impl Store {
         let (ledger, _) = Ledger::open(&dir.join("ledger"), options)?;
         let (connection, progress) = recovery::open(dir, &ledger)?;
         let counters = progress.counters;
+        let repeats = Repeats::load(&connection)?;
         let shared = Shared {
             readers: Arc::new(Readers::new(dir.join(VIEW_FILE))),
             progressed: Arc::new(Progressed::new(counters.seq)),
             message_next: Arc::new(AtomicU64::new(counters.message_next)),
         };
+        let decider = Decider::new(Arc::clone(&shared.readers), counters, repeats);
         let registry = Arc::new(Registry::default());
         let (to_applier, work) = mpsc::sync_channel::<Work>(APPLIER_QUEUE_MAX);
         let (failed_sender, failed) = watch::channel(false);
         let (stop, stopped) = mpsc::channel();
-        let (writer, queue) = Writer::new(ledger.clone(), &shared, counters, to_applier.clone());
+        let (writer, queue) = Writer::new(ledger.clone(), &shared, decider, to_applier.clone());
         let applier = Applier {
             work,
             connection,

@@ -7,12 +7,13 @@
 //! Kinds: a *message* (id, bytes) stands once however many mailboxes it is in; *changes* are what happened to mailboxes,
 //! each with a sequence number that only ascends; a *state* is all mailboxes of an account as of a sequence number, in
 //! parts, after which the account's earlier changes are dead; *counters* keep ids from being given out twice when the
-//! records that used them are gone.
+//! records that used them are gone; *repeats* do so with the keys of deliveries.
 
 use bytes::Bytes;
 
 use super::flags::{FlagChange, Flags};
 use super::name::SpecialUse;
+use super::repeats::DeliveryKey;
 use super::view::{MessageId, Row};
 use super::{AccountId, MailboxId};
 use crate::message::pack::{Malformed, Packer, Unpacker};
@@ -22,6 +23,7 @@ pub(super) const KIND_MESSAGE: u8 = 1;
 pub(super) const KIND_CHANGES: u8 = 2;
 pub(super) const KIND_STATE: u8 = 3;
 pub(super) const KIND_COUNTERS: u8 = 4;
+pub(super) const KIND_REPEATS: u8 = 5;
 
 /// Octets of the id before the bytes of a message.
 pub(super) const MESSAGE_PREFIX_LEN: usize = 8;
@@ -68,8 +70,8 @@ pub(super) struct Change {
 pub(super) enum Act {
     /// Mailboxes were made.
     Create(Vec<NewMailbox>),
-    /// A message came in.
-    Deliver { mailbox: MailboxId, row: Row, flags: NamedFlags, trace: Bytes },
+    /// A message came in; by `key` it is known when it comes again.
+    Deliver { mailbox: MailboxId, row: Row, flags: NamedFlags, trace: Bytes, key: Option<DeliveryKey> },
     /// Flags were changed, of those messages that were there and not modified after `unchanged_since`.
     Flags {
         mailbox: MailboxId,
@@ -134,6 +136,8 @@ const MOVE_ALL: u8 = 6;
 const DELETE: u8 = 7;
 const RENAME: u8 = 8;
 const SUBSCRIBE: u8 = 9;
+/// As `DELIVER`, with a key at the end.
+const DELIVER_ONCE: u8 = 10;
 
 impl Act {
     fn encode(&self, out: &mut Packer) {
@@ -148,12 +152,15 @@ impl Act {
                     out.byte(mailbox.special_use.map_or(0, SpecialUse::code));
                 }
             }
-            Self::Deliver { mailbox, row, flags, trace } => {
-                out.byte(DELIVER);
+            Self::Deliver { mailbox, row, flags, trace, key } => {
+                out.byte(if key.is_some() { DELIVER_ONCE } else { DELIVER });
                 out.number(mailbox.0);
                 encode_row(out, row);
                 flags.encode(out);
                 out.bytes(trace);
+                if let Some(key) = key {
+                    out.raw(&key.0);
+                }
             }
             Self::Flags { mailbox, modseq, change, flags, unchanged_since, uids } => {
                 out.byte(FLAGS);
@@ -212,11 +219,12 @@ impl Act {
                 let mailboxes: Result<Vec<_>, _> = (0..count).map(|_| decode_new(input)).collect();
                 Ok(Self::Create(mailboxes?))
             }
-            DELIVER => Ok(Self::Deliver {
+            kind @ (DELIVER | DELIVER_ONCE) => Ok(Self::Deliver {
                 mailbox: MailboxId(input.number()?),
                 row: decode_row(input)?,
                 flags: NamedFlags::decode(input)?,
                 trace: Bytes::copy_from_slice(input.bytes()?),
+                key: if kind == DELIVER_ONCE { Some(decode_key(input)?) } else { None },
             }),
             FLAGS => Ok(Self::Flags {
                 mailbox: MailboxId(input.number()?),
@@ -293,6 +301,25 @@ fn read_change_code(code: u8) -> Result<FlagChange, Malformed> {
 
 fn account(input: &mut Unpacker<'_>) -> Result<AccountId, Malformed> {
     input.raw(16)?.try_into().map_err(|_| Malformed)
+}
+
+fn decode_key(input: &mut Unpacker<'_>) -> Result<DeliveryKey, Malformed> {
+    input.raw(DeliveryKey::LEN)?.try_into().map(DeliveryKey).map_err(|_| Malformed)
+}
+
+/// Keys of deliveries, oldest first.
+pub(super) fn repeats(keys: &[DeliveryKey]) -> Bytes {
+    keys.iter().flat_map(|key| key.0).collect()
+}
+
+/// Keys out of a record.
+pub(super) fn read_repeats(payload: &[u8]) -> Result<Vec<DeliveryKey>, Malformed> {
+    let mut input = Unpacker::new(payload);
+    let mut keys = Vec::with_capacity(payload.len() / DeliveryKey::LEN);
+    while !input.is_empty() {
+        keys.push(decode_key(&mut input)?);
+    }
+    Ok(keys)
 }
 
 fn decode_new(input: &mut Unpacker<'_>) -> Result<NewMailbox, Malformed> {

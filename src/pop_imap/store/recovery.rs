@@ -19,6 +19,7 @@ use super::AccountId;
 use super::apply::{Apply, Content, Sweep};
 use super::error::StoreError;
 use super::record::{self, Changes, Counters, StateBody, StateMailbox, StatePart};
+use super::repeats;
 use super::tables::{self, Progress, VIEW_FILE, from_sql, to_sql};
 use super::view::MessageId;
 use crate::base::durable;
@@ -167,6 +168,8 @@ impl Tail {
                 }
             }
             record::KIND_COUNTERS => progress.counters = progress.counters.max(counters(&entry.payload, progress)?),
+            // The view has met the deliveries themselves.
+            record::KIND_REPEATS => {}
             _ => return Err(StoreError::Malformed("kind of record")),
         }
         progress.position = Some(position);
@@ -309,6 +312,11 @@ impl Rebuilding<'_> {
             record::KIND_COUNTERS => {
                 self.progress.counters = self.progress.counters.max(Counters::decode(&entry.payload)?);
             }
+            record::KIND_REPEATS => {
+                for key in record::read_repeats(&entry.payload)? {
+                    self.apply.remember(self.sql, key)?;
+                }
+            }
             _ => return Err(StoreError::Malformed("kind of record")),
         }
         self.progress.position = Some(position);
@@ -383,6 +391,9 @@ impl Rebuilding<'_> {
             for (seq, change) in (changes.first..).zip(&changes.changes) {
                 if self.held.get(&change.account).is_none_or(|held| seq > *held) {
                     self.apply.change(self.sql, change)?;
+                } else if let Some(key) = repeats::keys_of(std::slice::from_ref(change)).next() {
+                    // The state has the message, but not by what it is known again.
+                    self.apply.remember(self.sql, key)?;
                 }
                 self.progress.counters = self.progress.counters.max(ids_in(change, seq));
             }

@@ -16,7 +16,7 @@ use super::record::Counters;
 use crate::ledger::Position;
 
 /// Number of the schema; a view with another one is thrown away and made anew.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
 /// File name of the view in the store's directory.
 pub(super) const VIEW_FILE: &str = "view.sqlite";
 /// Readers that are kept open when nobody reads.
@@ -36,7 +36,8 @@ const READER_CACHE_KIB: i64 = 4_096;
 /// - `trace`: header fields of that recipient, put before the message's bytes;
 /// - `content`: where the bytes of a message stand in the ledger, and its envelope and structure;
 /// - `segment`: how many bytes of messages were written to a segment of the ledger, and how many are still in a mailbox;
-/// - `state`: the last state record of an account.
+/// - `state`: the last state record of an account;
+/// - `delivered`: the keys of the last deliveries, in their order.
 const TABLES: &str = "
 CREATE TABLE progress (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -71,6 +72,9 @@ CREATE TABLE segment (
 CREATE TABLE state (
     account BLOB PRIMARY KEY, as_of INTEGER NOT NULL, segment INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE delivered (
+    nth INTEGER PRIMARY KEY, key BLOB NOT NULL
+) STRICT;
 ";
 
 /// Makes the tables in an empty database.

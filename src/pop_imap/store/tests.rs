@@ -1,10 +1,11 @@
 //! Tests of the store: what it does (`basics`), that its view follows from its ledger whatever happens (`histories`),
-//! crashes (`crashes`), full disks (`full`), space (`space`), snapshots (`views`).
+//! crashes (`crashes`), deliveries that come again (`repeats`), full disks (`full`), space (`space`), snapshots (`views`).
 
 mod basics;
 mod crashes;
 mod full;
 mod histories;
+mod repeats;
 mod space;
 mod views;
 
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::tables::VIEW_FILE;
-use super::{AccountId, Delivery, OpenMailbox, Row, Settings, Store};
+use super::{AccountId, Delivery, DeliveryKey, OpenMailbox, Row, Settings, Store};
 use crate::base::size::Size;
 
 /// Small segments, no free space asked for.
@@ -35,7 +36,13 @@ fn at(secs: u64) -> SystemTime {
 }
 
 fn to(account: AccountId, trace: &str) -> Delivery {
-    Delivery { account, mailbox: "INBOX".into(), trace: Bytes::copy_from_slice(trace.as_bytes()), flags: Vec::new() }
+    let trace = Bytes::copy_from_slice(trace.as_bytes());
+    Delivery { account, mailbox: "INBOX".into(), trace, flags: Vec::new(), key: None }
+}
+
+/// As `to`, known again when it comes again.
+fn once(account: AccountId, trace: &str, message: &Bytes) -> Delivery {
+    Delivery { key: Some(DeliveryKey::new(&blake3::hash(message), &account)), ..to(account, trace) }
 }
 
 fn text(number: u64) -> Bytes {

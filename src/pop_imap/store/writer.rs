@@ -85,12 +85,12 @@ struct Gathered {
 
 impl Writer {
     /// A writer and the way to it.
-    pub(super) fn new(ledger: Ledger, shared: &Shared, counters: Counters, applier: SyncSender<Work>) -> (Self, Queue) {
+    pub(super) fn new(ledger: Ledger, shared: &Shared, decider: Decider, applier: SyncSender<Work>) -> (Self, Queue) {
         let (sender, requests) = mpsc::unbounded_channel();
         let writer = Self {
             requests,
             ledger,
-            decider: Decider::new(Arc::clone(&shared.readers), counters),
+            decider,
             applier,
             progressed: Arc::clone(&shared.progressed),
             message_next: Arc::clone(&shared.message_next),
@@ -152,8 +152,9 @@ impl Writer {
     fn write(&mut self, gathered: Gathered) -> Result<(), StoreError> {
         let Gathered { first, mut batch, mut entries, .. } = gathered;
         if batch.changes.is_empty() {
-            batch.answer_unwritten();
-            return Ok(());
+            // What these requests found decided already (a delivery that came before, an account that is just being
+            // made) is in the ledger, but perhaps not in the view: they are answered in their turn.
+            return self.applier.send(Work::Batch(batch)).map_err(|_| StoreError::Closed);
         }
         // The changes lie in the batch while it is written, and are applied from there.
         let changes = Changes { first, changes: std::mem::take(&mut batch.changes) };

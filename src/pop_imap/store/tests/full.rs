@@ -23,7 +23,7 @@ async fn fill(store: &Store) -> (Vec<(u32, Bytes)>, bool) {
         let text = noise(0);
         let delivery = store.deliver(text.clone(), vec![to(account(1), "")], at(1));
         match tokio::time::timeout(STUCK, delivery).await {
-            Ok(Ok(done)) => acknowledged.push((done[0].uid, text)),
+            Ok(Ok(done)) => acknowledged.push((done[0].unwrap().uid, text)),
             Ok(Err(error)) => {
                 assert!(matches!(error, StoreError::Full), "{error}");
                 return (acknowledged, true);
@@ -56,7 +56,7 @@ async fn child_that_fills_its_disk() {
     for number in 0..50 {
         let text = noise(number);
         let done = tokio::time::timeout(STUCK * 10, store.deliver(text.clone(), vec![to(account(1), "")], at(1)));
-        acknowledged.push((done.await.expect("it goes on when there is room").unwrap()[0].uid, text));
+        acknowledged.push((done.await.expect("it goes on when there is room").unwrap()[0].unwrap().uid, text));
     }
     verify(&store, &acknowledged).await;
     drop(store);

@@ -47,6 +47,8 @@ struct History {
     dir: tempfile::TempDir,
     model: Vec<Account>,
     count: u64,
+    /// What was delivered and is known again.
+    sent: Vec<(Bytes, Vec<Delivery>)>,
     /// Segments removed by compaction.
     removed: usize,
 }
@@ -63,6 +65,7 @@ impl History {
             dir,
             model: vec![account.clone(), account],
             count: 0,
+            sent: Vec::new(),
             removed: 0,
         }
     }
@@ -124,6 +127,8 @@ impl History {
 
     async fn deliver(&mut self) {
         let bytes = self.any_message();
+        let keyed = self.random.random_bool(0.5);
+        let identity = blake3::hash(&bytes);
         let date = self.random.random_range(0..2_000_000_000_u64);
         let count = 1 + self.below(3);
         let mut deliveries = Vec::new();
@@ -140,14 +145,34 @@ impl History {
                 mailbox: name,
                 trace: Bytes::copy_from_slice(trace),
                 flags,
+                key: keyed.then(|| DeliveryKey::new(&identity, &nth(number))),
             });
         }
-        let done = self.store().deliver(bytes.into(), deliveries, at(date)).await.unwrap();
+        let bytes = Bytes::from(bytes);
+        let done = self.store().deliver(bytes.clone(), deliveries.clone(), at(date)).await.unwrap();
+        if keyed {
+            self.sent.push((bytes, deliveries));
+        }
+        let mut had = BTreeSet::new();
         for ((number, name, flags, bytes), done) in to.into_iter().zip(done) {
+            // With a key, an account gets the message once.
+            assert_eq!(done.is_none(), keyed && !had.insert(number));
+            let Some(done) = done else { continue };
             let flags = flags.iter().map(|flag| flag.name().to_owned()).collect();
             let message = Message { flags, date: date as i64, bytes };
             self.arrived(number, &name, done.uid_validity, done.uid, message);
         }
+    }
+
+    /// Something that was delivered comes again, whatever has become of it since.
+    async fn deliver_again(&mut self) {
+        if self.sent.is_empty() {
+            return;
+        }
+        let at_index = self.below(self.sent.len());
+        let (bytes, deliveries) = self.sent[at_index].clone();
+        let done = self.store().deliver(bytes, deliveries, at(1)).await.unwrap();
+        assert!(done.iter().all(Option::is_none), "{done:?}");
     }
 
     async fn append(&mut self) {
@@ -287,7 +312,7 @@ impl History {
 
     /// One random operation.
     async fn step(&mut self) {
-        match self.below(20) {
+        match self.below(21) {
             0..5 => self.deliver().await,
             5..8 => self.append().await,
             8..11 => self.set_flags().await,
@@ -299,6 +324,7 @@ impl History {
             15..17 => self.create().await,
             17 => self.delete().await,
             18 => self.rename().await,
+            19 => self.deliver_again().await,
             _ => {
                 let (number, name) = (self.any_account(), self.any_name());
                 let on = self.random.random_bool(0.5);
