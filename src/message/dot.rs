@@ -222,12 +222,14 @@ impl DotReader {
 
 /// Writes message text in pieces of any size, dots stuffed, and the final dot.
 ///
-/// A dot is stuffed after a bare `<LF>` too, although only `<CR><LF>` begins a line: no receiver, however lenient,
-/// finds the end of the message within the message.
+/// A dot is stuffed after a bare `<LF>` or `<CR>` too, and after NULs behind them, although only `<CR><LF>` begins a line: no
+/// receiver, however lenient, finds the end of the message within the message.
 #[derive(Debug)]
 pub struct DotWriter {
     /// The last two octets written, older first.
     last: [u8; 2],
+    /// The last octet written that is no NUL ends a line, for somebody.
+    at_line_start: bool,
 }
 
 impl Default for DotWriter {
@@ -240,29 +242,33 @@ impl DotWriter {
     /// At the start of a line.
     #[must_use]
     pub fn new() -> Self {
-        Self { last: *b"\r\n" }
+        Self { last: *b"\r\n", at_line_start: true }
     }
 
     /// Appends text to `out`, dots stuffed.
     pub fn write(&mut self, text: &[u8], out: &mut Vec<u8>) {
         out.reserve(text.len() + 8);
-        if self.last[1] == b'\n' && text.first() == Some(&b'.') {
-            out.push(b'.');
-        }
         let mut done = 0;
-        for lf in memchr_iter(b'\n', text) {
-            if text.get(lf + 1) == Some(&b'.') {
-                out.extend_from_slice(text.get(done..=lf).unwrap_or_default());
+        for dot in memchr_iter(b'.', text) {
+            if self.starts_line(text.get(..dot).unwrap_or_default()) {
+                out.extend_from_slice(text.get(done..dot).unwrap_or_default());
                 out.push(b'.');
-                done = lf + 1;
+                done = dot;
             }
         }
+        self.at_line_start = self.starts_line(text);
         out.extend_from_slice(text.get(done..).unwrap_or_default());
         self.last = match text {
             [.., a, b] => [*a, *b],
             [b] => [self.last[1], *b],
             [] => self.last,
         };
+    }
+
+    /// Whether what comes behind `text` could be taken for the start of a line.
+    fn starts_line(&self, text: &[u8]) -> bool {
+        let last = text.iter().rev().find(|octet| **octet != 0);
+        last.map_or(self.at_line_start, |octet| matches!(octet, b'\r' | b'\n'))
     }
 
     /// Appends the end: `<CR><LF>` when the text lacks it, then the dot.

@@ -170,7 +170,19 @@ fn stuffs_dots_and_ends_the_last_line() {
     check_written(b"a\r", b"a\r\r\n.\r\n");
     check_written(b".", b"..\r\n.\r\n");
     check_written(b".\r\n.\r\n..\r\na.\r\n", b"..\r\n..\r\n...\r\na.\r\n.\r\n");
-    check_written(b"a\n.\nb\r\n", b"a\n..\nb\r\n.\r\n"); // after a bare LF too
+}
+
+/// Whoever takes a bare LF or CR for a line end, or drops NULs, finds no end within.
+#[test]
+fn no_lenient_receiver_finds_an_end_within_what_is_written() {
+    check_written(b"a\n.\nb\r\n", b"a\n..\nb\r\n.\r\n");
+    check_written(b"a\r.\rb\r\n", b"a\r..\rb\r\n.\r\n");
+    check_written(b"a\r\n.\rb\r\n", b"a\r\n..\rb\r\n.\r\n");
+    check_written(b"a\r\n.\nb\r\n", b"a\r\n..\nb\r\n.\r\n");
+    check_written(b"a\r\n\0.\r\nb\r\n", b"a\r\n\0..\r\nb\r\n.\r\n");
+    check_written(b"a\n\0\0.\0\nb\r\n", b"a\n\0\0..\0\nb\r\n.\r\n");
+    check_written(b"\0.\r\n", b"\0..\r\n.\r\n");
+    check_written(b"a\0.\r\n", b"a\0.\r\n.\r\n"); // within a line a dot is a dot
 }
 
 #[test]
