@@ -175,7 +175,7 @@ pub(super) struct Survey {
     pub(super) index: Vec<u32>,
     /// Where the group of the last record begins: before it, all is known to be durable.
     group: u64,
-    /// Length of the file.
+    /// Length of the file; at least its header, should the file end within that.
     pub(super) bytes: u64,
 }
 
@@ -184,6 +184,8 @@ pub(super) fn survey<F: DiskFile>(file: &F, id: u64, salt: Salt, chain: Chain) -
     let fail = |error| LedgerError::io("read", &file_name(id), error);
     let bytes = file.bytes().map_err(fail)?;
     let start = SEGMENT_HEADER_BYTES;
+    // What a header says stands in its first octets: a file cut behind them has lost zeros only.
+    let bytes = bytes.max(start);
     let mut survey = Survey { end: start, chain, index: Vec::new(), group: start, bytes };
     let mut whole = 0;
     let mut walk = Walk::new(file, salt, start, bytes, Some(chain));

@@ -167,3 +167,15 @@ fn a_segment_that_is_missing_without_having_been_removed_is_found_by_the_check()
     let position = Position { segment: 2, offset: 0 };
     assert_eq!(report.faults, [Fault { position, what: "segment is missing" }]);
 }
+
+#[test]
+fn a_segment_cut_within_its_header_is_checked_and_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    append(&open(dir.path()).0, "gone");
+    let segment = std::fs::File::options().write(true).open(dir.path().join("0000000001.segment")).unwrap();
+    segment.set_len(100).unwrap();
+    assert_eq!(check(dir.path()).unwrap().records, 0);
+    append(&open(dir.path()).0, "new");
+    assert_eq!(replay(&open(dir.path()).0, None).len(), 1);
+    assert_eq!(check(dir.path()).unwrap().faults, []);
+}
