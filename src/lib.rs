@@ -9,6 +9,8 @@
 //!   and never read the clock: time is an argument;
 //! - one room reads the clock: `base::clock`.
 
+#![cfg_attr(fuzzing, expect(dead_code, unused_imports, reason = "of the tests only their worlds are used"))]
+
 // floor 0: what everyone stands on
 pub mod base;
 // floor 1: the one TOML, and the log under everything durable
@@ -27,3 +29,6 @@ pub mod smtp;
 pub mod supervisor;
 // floor 6: commands
 pub mod cli;
+// above all: hostile input for each of them (tests and fuzzing only)
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub mod fuzz;

@@ -39,6 +39,8 @@ mod rules;
 pub mod schema;
 mod walk;
 
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -32,6 +32,8 @@ mod session;
 mod view;
 mod writer;
 
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -327,6 +327,22 @@ impl FalseDisk {
         platters.inodes[inode].media[at] ^= 0x10;
     }
 
+    pub(super) fn names(&self) -> Vec<String> {
+        self.shared().platters.seen.keys().cloned().collect()
+    }
+
+    pub(super) fn contents(&self, name: &str) -> Vec<u8> {
+        let platters = &self.shared().platters;
+        platters.inodes[platters.seen[name]].seen.clone()
+    }
+
+    /// Puts other bytes into a file behind everyone's back.
+    pub(super) fn overwrite(&self, name: &str, bytes: Vec<u8>) {
+        let platters = &mut self.shared().platters;
+        let inode = platters.seen[name];
+        platters.inodes[inode] = Inode { media: bytes.clone(), seen: bytes, ..Inode::default() };
+    }
+
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.0.lock().unwrap()
     }

@@ -23,8 +23,10 @@ mod tail;
 mod walk;
 mod writer;
 
-#[cfg(test)]
+#[cfg_attr(not(fuzzing), cfg(test))]
 mod false_disk;
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

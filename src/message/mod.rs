@@ -12,5 +12,7 @@ pub mod mime;
 pub mod pack;
 pub mod structure;
 
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -11,9 +11,9 @@
 
 mod body;
 mod commands;
-#[cfg(test)]
-mod fuzz;
-#[cfg(test)]
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
+#[cfg_attr(not(fuzzing), cfg(test))]
 mod tests;
 
 use std::collections::HashSet;

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::harness::{FIFE, good, run};
 
 /// Rooms by floor, as `ARCHITECTURE.md` has them.
-const FLOORS: [(&str, u8); 11] = [
+const FLOORS: [(&str, u8); 12] = [
     ("base", 0),
     ("config", 1),
     ("ledger", 1),
@@ -21,6 +21,7 @@ const FLOORS: [(&str, u8); 11] = [
     ("smtp", ROLES),
     ("supervisor", 5),
     ("cli", 6),
+    ("fuzz", 7),
 ];
 const ROLES: u8 = 4;
 

@@ -27,5 +27,7 @@ pub mod status;
 mod structure;
 mod write;
 
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

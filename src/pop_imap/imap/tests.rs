@@ -3,7 +3,6 @@
 mod commands;
 mod dialogues;
 mod framing;
-mod fuzz;
 mod mailboxes;
 mod messages;
 mod names;

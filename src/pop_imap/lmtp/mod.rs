@@ -9,7 +9,7 @@ pub mod serve;
 pub mod session;
 mod trace;
 
-#[cfg(test)]
-mod fuzz;
-#[cfg(test)]
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
+#[cfg_attr(not(fuzzing), cfg(test))]
 mod tests;

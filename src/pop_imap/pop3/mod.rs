@@ -10,7 +10,7 @@ pub mod maildrop;
 pub mod serve;
 pub mod session;
 
-#[cfg(test)]
-mod fuzz;
-#[cfg(test)]
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
+#[cfg_attr(not(fuzzing), cfg(test))]
 mod tests;

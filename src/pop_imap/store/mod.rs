@@ -40,6 +40,8 @@ mod upkeep;
 pub mod view;
 mod writer;
 
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -7,6 +7,8 @@
 pub mod client;
 pub mod pool;
 
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -13,6 +13,8 @@ mod compaction;
 mod index;
 mod record;
 
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,4 @@
+//! Coverage-guided fuzzing of `fife::fuzz::ledger`, which says what it owns and what it holds.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fife::fuzz::ledger(data));
