@@ -23,6 +23,15 @@ pub struct LdapProxy {
     /// Entries that one search returns, at most, to others than administrators. (Restarts ldap-proxy.)
     #[schemars(range(min = 1))]
     pub search_entries_max: u32,
+    /// Failed logins of one account from one network within `failures-window`, after which it has no more tries for it. (Restarts ldap-proxy.)
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub account_failures_max: u32,
+    /// Failed logins from one network (IPv4 address, IPv6 /64) to any accounts, after which only those get in from there who lately have; from an IPv4 /24 or IPv6 /48, four times as many. (Restarts ldap-proxy.)
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub network_failures_max: u32,
+    /// Time in which all of these failures are forgotten, one by one. (Restarts ldap-proxy.)
+    #[schemars(extend("x-min" = "1s"), extend("x-max" = "7d"))]
+    pub failures_window: Span,
     /// Connections at a time. (Restarts ldap-proxy.)
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: u32,
@@ -41,6 +50,9 @@ impl Default for LdapProxy {
             listen_tls: vec![SocketAddress::Tcp(([127, 0, 0, 1], 636).into())],
             message_size_max: Size::mib(1),
             search_entries_max: 1000,
+            account_failures_max: 20,
+            network_failures_max: 100,
+            failures_window: Span::hours(1),
             connections_max: 10_000,
             connections_per_client_max: 1000,
             idle_timeout: Span::mins(15),

@@ -3,6 +3,7 @@
 //! Owns: `Directory`. Called by: roles. Calls: `connection`; remembers answers for `cache-lifetime`.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -171,12 +172,19 @@ impl Directory {
     /// Whose login this is, when the password is right.
     ///
     /// The password is checked by a simple bind as the account's entry on a connection of its own. One
-    /// that was right minutes ago is not checked again while the entry has not changed.
+    /// that was right minutes ago is not checked again while the entry has not changed, and of logins at the same time
+    /// with the same password one asks for all. `client`: the address of whoever logs in; the directory bounds
+    /// failures by it, over all roles.
     ///
     /// # Errors
     /// `Refused` for an unknown user and for a wrong password (which take the same time), `Suspended`
-    /// when the password is right, `Unavailable` when the directory gives no answer.
-    pub async fn authenticate(&self, login: &str, password: &SecretText) -> Result<Arc<Account>, AuthError> {
+    /// when the password is right, `TooManyFailures` when it was not looked at, `Unavailable` when the directory gives no answer.
+    pub async fn authenticate(
+        &self,
+        login: &str,
+        password: &SecretText,
+        client: Option<IpAddr>,
+    ) -> Result<Arc<Account>, AuthError> {
         if password.reveal().is_empty() || login.len() > LOGIN_LEN_MAX {
             return Err(AuthError::Refused);
         }
@@ -189,24 +197,44 @@ impl Directory {
             None => None,
         };
         let (Some(known), Some(domain_status)) = (known, domain_status) else {
-            return self.refuse_unknown(&address, password).await;
+            return self.refuse_unknown(&address, password, client).await;
         };
         let What::Account(account) = &known.what else {
-            return self.refuse_unknown(&address, password).await;
+            return self.refuse_unknown(&address, password, client).await;
         };
         let account = strictest(account, domain_status);
-        let remembered = &self.inner.remembered;
-        if !remembered.knows(&known.dn, &known.revision, password, clock::monotonic()) {
-            match self.inner.pool.bind(&known.dn, password).await? {
-                Verdict::Right => remembered.remember(&known.dn, &known.revision, password, clock::monotonic()),
-                Verdict::Unwilling if !account.status.may_log_in() => return Err(AuthError::Suspended),
-                Verdict::Wrong | Verdict::Unwilling => {
-                    remembered.forget(&known.dn);
-                    return Err(AuthError::Refused);
-                }
-            }
+        match self.verdict(&known, password, client).await? {
+            Verdict::Right if account.status.may_log_in() => Ok(account),
+            Verdict::Unwilling if account.status.may_log_in() => Err(AuthError::Refused),
+            Verdict::Right | Verdict::Unwilling => Err(AuthError::Suspended),
+            Verdict::Wrong => Err(AuthError::Refused),
+            Verdict::TooManyFailures => Err(AuthError::TooManyFailures),
         }
-        if account.status.may_log_in() { Ok(account) } else { Err(AuthError::Suspended) }
+    }
+
+    /// What the directory says of a password, or has said minutes ago.
+    async fn verdict(
+        &self,
+        known: &Known,
+        password: &SecretText,
+        client: Option<IpAddr>,
+    ) -> Result<Verdict, DirectoryError> {
+        let remembered = &self.inner.remembered;
+        if remembered.knows(&known.dn, &known.revision, password, clock::monotonic()) {
+            return Ok(Verdict::Right);
+        }
+        let flight = remembered.flight(&known.dn, &known.revision, password, client);
+        let ask = async {
+            let verdict = self.inner.pool.bind(&known.dn, password, client).await?;
+            match verdict {
+                Verdict::Right => remembered.remember(&known.dn, &known.revision, password, clock::monotonic()),
+                // Somebody else's wrong guess must not cost the owner his memory; but where a change cannot be seen from the revision, it is seen here.
+                Verdict::Wrong if known.revision.is_empty() => remembered.forget(&known.dn),
+                Verdict::Wrong | Verdict::Unwilling | Verdict::TooManyFailures => {}
+            }
+            Ok(verdict)
+        };
+        flight.verdict.get_or_try_init(|| ask).await.copied()
     }
 
     /// Where searches start.
@@ -230,11 +258,18 @@ impl Directory {
     }
 
     /// Refuses, after a bind as nobody: the server pays for a password hash then as for a user that there is, so time does not tell.
-    async fn refuse_unknown(&self, address: &Address, password: &SecretText) -> Result<Arc<Account>, AuthError> {
+    async fn refuse_unknown(
+        &self,
+        address: &Address,
+        password: &SecretText,
+        client: Option<IpAddr>,
+    ) -> Result<Arc<Account>, AuthError> {
         let (uid, ou) = (dn_escape(address.local()), dn_escape(address.domain().as_str()));
         let nobody = format!("uid={uid},ou={ou},{}", self.inner.base);
-        self.inner.pool.bind(&nobody, password).await?;
-        Err(AuthError::Refused)
+        match self.inner.pool.bind(&nobody, password, client).await? {
+            Verdict::TooManyFailures => Err(AuthError::TooManyFailures),
+            Verdict::Right | Verdict::Wrong | Verdict::Unwilling => Err(AuthError::Refused),
+        }
     }
 
     /// The entry that has this address.

@@ -3,18 +3,23 @@
 //! Owns: ldap3's handles. Called by: `client`, `admin`. Never: interprets entries.
 //! Spec: RFC 4511; RFC 4513 section 5.2.3 (SASL EXTERNAL).
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex as BlockingMutex, PoisonError};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::FutureExt;
+use ldap3::asn1::{ASNTag, OctetString, Sequence, Tag, write};
+use ldap3::controls::RawControl;
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchOptions, SearchResult, StdStream};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::entry::Entry;
 use super::error::DirectoryError;
+use super::vocabulary as names;
 use crate::config::address::SocketAddress;
 use crate::config::secret::SecretText;
 
@@ -48,12 +53,14 @@ struct Slot {
 }
 
 /// What a bind said.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Right,
     Wrong,
     /// The server knows the user and will not let him in (unwillingToPerform and the like).
     Unwilling,
+    /// The server looks at no password of this account or from this network for a while.
+    TooManyFailures,
 }
 
 impl Pool {
@@ -128,20 +135,27 @@ impl Pool {
     }
 
     /// Binds as `dn` on a connection of its own. The password must not be empty: that would be an
-    /// unauthenticated bind, which succeeds (RFC 4513 section 5.1.2).
-    pub(super) async fn bind(&self, dn: &str, password: &SecretText) -> Result<Verdict, DirectoryError> {
+    /// unauthenticated bind, which succeeds (RFC 4513 section 5.1.2). `client`: for whom; the server counts failures by it.
+    pub(super) async fn bind(
+        &self,
+        dn: &str,
+        password: &SecretText,
+        client: Option<IpAddr>,
+    ) -> Result<Verdict, DirectoryError> {
         if password.reveal().is_empty() {
             return Ok(Verdict::Wrong);
         }
         let attempt = async {
             while let Some(mut idle) = self.idle_binding() {
-                match guarded(idle.simple_bind(dn, password.reveal())).await? {
+                match guarded(idle.with_controls(tracking(client, dn)).simple_bind(dn, password.reveal())).await? {
                     Err(error) if is_dead(&error) => {}
                     answer => return Ok((answer.map_err(unreachable)?, idle)),
                 }
             }
-            let mut ldap = self.open().await?;
-            let answer = guarded(ldap.simple_bind(dn, password.reveal())).await?.map_err(unreachable)?;
+            // As a service first: a server believes for whom we ask only when it knows who asks.
+            let mut ldap = self.open_as_identity().await?;
+            let bind = ldap.with_controls(tracking(client, dn)).simple_bind(dn, password.reveal());
+            let answer = guarded(bind).await?.map_err(unreachable)?;
             Ok((answer, ldap))
         };
         let (result, ldap) =
@@ -151,8 +165,10 @@ impl Pool {
             0 => Ok(Verdict::Right),
             // inappropriateAuthentication (entry has no password), invalidCredentials, noSuchObject, invalidDNSyntax
             48 | 49 | 32 | 34 => Ok(Verdict::Wrong),
-            // constraintViolation (locked out), insufficientAccessRights, unwillingToPerform
-            19 | 50 | 53 => Ok(Verdict::Unwilling),
+            // constraintViolation: what fife and 389 Directory Server say after too many failures
+            19 => Ok(Verdict::TooManyFailures),
+            // insufficientAccessRights, unwillingToPerform
+            50 | 53 => Ok(Verdict::Unwilling),
             code => Err(DirectoryError::Refused { code, text: result.text }),
         }
     }
@@ -231,6 +247,23 @@ async fn connect(server: &SocketAddress) -> Result<Ldap, LdapError> {
         }
     });
     Ok(ldap)
+}
+
+/// For whom a bind is (draft-wahl-ldap-session section 2): address, host name, kind and text of an identifier. Not critical: a server that
+/// does not know the control checks the password all the same.
+fn tracking(client: Option<IpAddr>, user: &str) -> Vec<RawControl> {
+    let Some(client) = client else { return Vec::new() };
+    let text = |text: &str| Tag::OctetString(OctetString { inner: text.into(), ..OctetString::default() });
+    let inner = vec![text(&client.to_string()), text(""), text(names::SESSION_TRACKING_USERNAME), text(user)];
+    let mut octets = BytesMut::new();
+    let value = Tag::Sequence(Sequence { inner, ..Sequence::default() }).into_structure();
+    match write::encode_into(&mut octets, value) {
+        Ok(()) => {
+            vec![RawControl { ctype: names::SESSION_TRACKING.to_owned(), crit: false, val: Some(octets.to_vec()) }]
+        }
+        // Writing into memory does not fail.
+        Err(_) => Vec::new(),
+    }
 }
 
 /// ldap3 panics on answers that are not LDAP results; that must end this request, not the caller's session.

@@ -35,6 +35,9 @@ pub enum AuthError {
     /// The password is right, the account may not log in.
     #[error("the account is suspended")]
     Suspended,
+    /// Too many logins have failed there lately: the password was not looked at. Temporary.
+    #[error("too many failed logins")]
+    TooManyFailures,
     #[error(transparent)]
     Unavailable(#[from] DirectoryError),
 }

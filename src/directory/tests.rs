@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::account::AccountStatus;
 use super::cache::Cache;
+use super::connection::Verdict;
 use super::entry::{Entry, Known, What};
 use super::remembered::Remembered;
 use crate::config::secret::SecretText;
@@ -107,7 +108,7 @@ async fn answers_can_be_awaited_in_tasks_and_an_absent_server_is_told_as_unreach
         let address = "u1@example.test".parse().unwrap();
         let resolved = directory.resolve(&address).await;
         let expanded = directory.expand(&address).await;
-        let login = directory.authenticate("u1@example.test", &SecretText::new("x".into())).await;
+        let login = directory.authenticate("u1@example.test", &SecretText::new("x".into()), None).await;
         let first = super::bootstrap(&directory, address.domain(), |_, _| Ok(())).await;
         (resolved, expanded, login, first)
     });
@@ -116,4 +117,26 @@ async fn answers_can_be_awaited_in_tasks_and_an_absent_server_is_told_as_unreach
     assert!(matches!(expanded, Err(super::DirectoryError::Unreachable { .. })), "{expanded:?}");
     assert!(matches!(login, Err(super::AuthError::Unavailable(_))), "{login:?}");
     assert!(matches!(first, Err(super::AdminError::Directory(_))), "{first:?}");
+}
+
+#[tokio::test]
+async fn those_who_ask_the_same_at_once_share_one_answer_which_nobody_keeps() {
+    let remembered = std::sync::Arc::new(Remembered::new());
+    let password = SecretText::new("right".into());
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let join = |client: &str| remembered.flight("uid=u1", "1", &password, client.parse().ok());
+    let flights: Vec<_> = (0..200).map(|_| join("192.0.2.1")).collect();
+    let ask = async || {
+        asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        tokio::task::yield_now().await;
+        Ok::<_, super::DirectoryError>(Verdict::Right)
+    };
+    let all = flights.iter().map(|flight| flight.verdict.get_or_try_init(&ask));
+    for verdict in futures_util::future::join_all(all).await {
+        assert_eq!(verdict, Ok(&Verdict::Right));
+    }
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert!(join("192.0.2.2").verdict.get().is_none(), "another address has its own answer");
+    drop(flights);
+    assert_eq!(remembered.flights(), 0);
 }

@@ -28,6 +28,12 @@ pub const FIFE_ROLE: &str = "fifeRole";
 pub const FIFE_DKIM_KEY: &str = "fifeDkimKey";
 /// The value of `fifeRole` that makes an administrator of the site.
 pub const ADMINISTRATOR: &str = "administrator";
+/// The value of `fifeRole` that makes a program of the site: it reads everything, and says for whom it asks.
+pub const SERVICE: &str = "service";
+/// The control that tells a server for whom a service asks (draft-wahl-ldap-session); OpenLDAP logs it.
+pub const SESSION_TRACKING: &str = "1.3.6.1.4.1.21008.108.63.1";
+/// What the identifier in that control is: a user name.
+pub const SESSION_TRACKING_USERNAME: &str = "1.3.6.1.4.1.21008.108.63.1.3";
 
 pub const ORGANIZATION: &str = "organization";
 pub const ORGANIZATIONAL_UNIT: &str = "organizationalUnit";

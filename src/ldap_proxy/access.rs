@@ -6,12 +6,15 @@
 //! - root, or whoever runs fife, over a unix socket: everything, but reading password hashes (nobody does);
 //! - fife's roles over a unix socket: reading everything;
 //! - an administrator (`fifeRole: administrator`): everything;
+//! - a service (`fifeRole: service`): reading everything, and saying for whom it asks;
 //! - a user: reading his own entry, changing his own password;
 //! - nobody in particular: the root DSE and the schema.
 
 use super::change::{Change, Modification};
 use super::dn::Dn;
+use super::entry::Entry;
 use super::schema;
+use crate::directory::vocabulary as names;
 
 /// Whom the connection speaks for (RFC 4513 section 4, authorization identity).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -44,16 +47,50 @@ impl Who {
         }
     }
 
-    /// What it may do; `administrates` says whether a user's entry makes him an administrator now.
-    pub(super) fn rights(&self, administrates: bool) -> Rights {
+    /// What it may do; `office` is what a user's entry makes of him now.
+    pub(super) fn rights(&self, office: Office) -> Rights {
         match self {
             Self::Anonymous => Rights { reads: Reads::Nothing, writes: Writes::Nothing },
             Self::System { .. } => Rights { reads: Reads::Everything, writes: Writes::Everything },
             Self::Role { .. } => Rights { reads: Reads::Everything, writes: Writes::Nothing },
-            Self::User { .. } if administrates => Rights { reads: Reads::Everything, writes: Writes::Everything },
             Self::User { uuid, dn } => {
-                Rights { reads: Reads::Own { uuid: uuid.clone() }, writes: Writes::OwnPassword { dn: dn.clone() } }
+                let own_password = || Writes::OwnPassword { dn: dn.clone() };
+                match office {
+                    Office::Administrator => Rights { reads: Reads::Everything, writes: Writes::Everything },
+                    Office::Service => Rights { reads: Reads::Everything, writes: own_password() },
+                    Office::None => Rights { reads: Reads::Own { uuid: uuid.clone() }, writes: own_password() },
+                }
             }
+        }
+    }
+}
+
+/// What the `fifeRole` of an entry makes of its user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Office {
+    #[default]
+    None,
+    /// A program of the site.
+    Service,
+    Administrator,
+}
+
+impl Office {
+    pub(super) fn of(entry: &Entry) -> Self {
+        if entry.has(names::FIFE_ROLE, names::ADMINISTRATOR.as_bytes()) {
+            Self::Administrator
+        } else if entry.has(names::FIFE_ROLE, names::SERVICE.as_bytes()) {
+            Self::Service
+        } else {
+            Self::None
+        }
+    }
+
+    /// Whether it is believed for whom it asks.
+    pub(super) fn vouches(self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Service | Self::Administrator => true,
         }
     }
 }

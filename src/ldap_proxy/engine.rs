@@ -3,6 +3,7 @@
 //! Owns: reading connections to the view, the way to the writer. Called by: `serve`. Calls: `writer`, `hasher`.
 //! Never: speaks LDAP on a wire; it takes decided operations and gives results.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -10,13 +11,14 @@ use std::thread::JoinHandle;
 use ldap3_proto::LdapResultCode as Code;
 use ldap3_proto::proto::{LdapModifyType, LdapSearchScope};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
-use tracing::{error, info};
+use tracing::{debug, error, info, warn};
 
-use super::access::{Reads, Rights, Who};
+use super::access::{Office, Reads, Rights, Who};
 use super::change::{Change, Modification, Stamp};
 use super::dn::Dn;
 use super::entry::{Entry, SUBSCHEMA_DN};
-use super::hasher::Hasher;
+use super::failures::{Failures, Full, Try};
+use super::hasher::{Hasher, Verified};
 use super::password::{self, Given};
 use super::plan::{Cursor, Plan};
 use super::publish;
@@ -42,13 +44,19 @@ pub(super) struct Engine {
     turns: Arc<Semaphore>,
     jobs: mpsc::Sender<Job>,
     hasher: Hasher,
+    failures: Failures,
     /// Told when a reader finds the view damaged.
     damaged: Arc<Notify>,
 }
 
 impl Engine {
     /// Opens the directory and starts its writer, which ends when the engine is dropped.
-    pub(super) fn open(dir: &Path, base: Dn, hasher: Hasher) -> Result<(Self, JoinHandle<()>), OpenError> {
+    pub(super) fn open(
+        dir: &Path,
+        base: Dn,
+        hasher: Hasher,
+        failures: Failures,
+    ) -> Result<(Self, JoinHandle<()>), OpenError> {
         let writer = Writer::open(dir, base.clone())?;
         let entries = writer.len()?;
         metrics::ENTRIES.set(i64::try_from(entries).unwrap_or(i64::MAX));
@@ -65,6 +73,7 @@ impl Engine {
             turns: Arc::new(Semaphore::new(READERS)),
             jobs,
             hasher,
+            failures,
             damaged: Arc::default(),
         };
         Ok((engine, thread))
@@ -83,13 +92,21 @@ impl Engine {
     }
 
     /// Whether the password is that of the entry, and the entry may log in.
-    pub(super) async fn bind(&self, dn: Dn, password: SecretText) -> Result<Who, Refusal> {
+    ///
+    /// A hash that is not argon2id (brought in from elsewhere) is replaced by one that is: the first login has what is needed.
+    pub(super) async fn bind(
+        &self,
+        dn: Dn,
+        password: SecretText,
+        client: Option<IpAddr>,
+    ) -> Result<(Who, Office), Refusal> {
         let key = dn.key();
+        let attempt = Try { name: dn.to_string(), account: key.clone(), client };
         let parent = dn.parent().key();
         let (entry, domain) = self.read(move |view| Ok((view.by_key(&key)?, view.by_key(&parent)?))).await?;
         let hashes = entry.as_ref().map(|entry| entry.values(names::USER_PASSWORD).to_vec()).unwrap_or_default();
-        let right = self.hasher.verify(password, hashes).await?.is_some();
-        let Some(entry) = entry.filter(|_| right) else {
+        let verified = self.verify(&attempt, password, hashes).await?;
+        let (Some(entry), Some(verified)) = (entry, verified) else {
             return Err(Refusal::invalid_credentials());
         };
         let is_active = |entry: &Entry| {
@@ -99,18 +116,71 @@ impl Engine {
             return Err(Refusal::new(Code::UnwillingToPerform, "the account is suspended"));
         }
         let uuid = entry.text(names::ENTRY_UUID).unwrap_or_default().to_owned();
-        Ok(Who::User { uuid, dn: entry.dn })
+        let office = Office::of(&entry);
+        let who = Who::User { uuid, dn: entry.dn };
+        if let Some(renewed) = verified.renewed {
+            self.renew(&who, verified.stored, renewed).await;
+        }
+        Ok((who, office))
+    }
+
+    /// Whether the password is behind one of the hashes, unless too many were wrong before.
+    async fn verify(
+        &self,
+        attempt: &Try,
+        password: SecretText,
+        hashes: Vec<Vec<u8>>,
+    ) -> Result<Option<Verified>, Refusal> {
+        // Before the wait, so that a flood does not keep others waiting; and after it, when those before have failed.
+        self.admit(attempt)?;
+        let turn = self.hasher.turn().await?;
+        self.admit(attempt)?;
+        let verified = turn.verify(password, hashes).await?;
+        if verified.is_some() {
+            self.failures.succeeded(attempt, clock::monotonic());
+            return Ok(verified);
+        }
+        metrics::LOGINS_FAILED.inc();
+        if let Some(full) = self.failures.failed(attempt, clock::monotonic()) {
+            warn!(
+                dn = attempt.name,
+                client = attempt.client.map(|ip| ip.to_string()),
+                full = full.as_str(),
+                "too many failed logins"
+            );
+        }
+        Ok(None)
+    }
+
+    fn admit(&self, attempt: &Try) -> Result<(), Refusal> {
+        self.failures.admit(attempt, clock::monotonic()).map_err(|full: Full| {
+            metrics::LOGINS_REFUSED.with_label_values(&[full.as_str()]).inc();
+            Refusal::too_many_failures()
+        })
+    }
+
+    /// Puts a new hash in the place of an old one. When that fails, the old one is as good as before.
+    async fn renew(&self, who: &Who, old: Vec<u8>, new: String) {
+        let Who::User { dn, .. } = who else { return };
+        let name = names::USER_PASSWORD.to_owned();
+        let modifications = vec![
+            Modification { kind: LdapModifyType::Delete, name: name.clone(), values: vec![old] },
+            Modification { kind: LdapModifyType::Add, name, values: vec![new.into_bytes()] },
+        ];
+        if let Err(refusal) = self.commit(Change::Modify { dn: dn.clone(), modifications }, who).await {
+            debug!(dn = %dn, code = ?refusal.code, "the password keeps its old hash");
+        }
     }
 
     /// What somebody may do now: an administrator is one as long as his entry says so.
     pub(super) async fn rights(&self, who: &Who) -> Result<Rights, Refusal> {
         let Who::User { uuid, .. } = who else {
-            return Ok(who.rights(false));
+            return Ok(who.rights(Office::None));
         };
         let uuid = uuid.clone();
         Ok(match self.read(move |view| view.by_uuid(&uuid)).await? {
-            Some(entry) => who.rights(entry.has(names::FIFE_ROLE, names::ADMINISTRATOR.as_bytes())),
-            None => Who::Anonymous.rights(false),
+            Some(entry) => who.rights(Office::of(&entry)),
+            None => Who::Anonymous.rights(Office::None),
         })
     }
 
@@ -199,7 +269,14 @@ impl Engine {
     }
 
     /// Whether an entry has a value (RFC 4511 section 4.10).
-    pub(super) async fn compare(&self, dn: &Dn, attribute: &str, value: Vec<u8>, who: &Who) -> Result<bool, Refusal> {
+    pub(super) async fn compare(
+        &self,
+        dn: &Dn,
+        attribute: &str,
+        value: Vec<u8>,
+        who: &Who,
+        client: Option<IpAddr>,
+    ) -> Result<bool, Refusal> {
         let rights = self.rights(who).await?;
         let entry = self.visible(dn, &rights).await?;
         let attribute = schema::attribute(attribute)
@@ -210,7 +287,8 @@ impl Engine {
             }
             let password = SecretText::new(String::from_utf8_lossy(&value).into_owned());
             let hashes = entry.values(attribute.name()).to_vec();
-            return Ok(self.hasher.verify(password, hashes).await?.is_some());
+            let attempt = Try { name: dn.to_string(), account: dn.key(), client };
+            return Ok(self.verify(&attempt, password, hashes).await?.is_some());
         }
         if attribute.syntax.normalize(&value).is_none() {
             return Err(Refusal::new(Code::InvalidAttributeSyntax, "not a value of this attribute"));
@@ -229,6 +307,7 @@ impl Engine {
         old: Option<SecretText>,
         new: Option<SecretText>,
         who: &Who,
+        client: Option<IpAddr>,
     ) -> Result<Option<SecretText>, Refusal> {
         let rights = self.rights(who).await?;
         if !rights.may_compare_password(&dn) {
@@ -238,7 +317,8 @@ impl Engine {
         match old {
             Some(old) => {
                 let hashes = entry.values(names::USER_PASSWORD).to_vec();
-                if self.hasher.verify(old, hashes).await?.is_none() {
+                let attempt = Try { name: dn.to_string(), account: dn.key(), client };
+                if self.verify(&attempt, old, hashes).await?.is_none() {
                     return Err(Refusal::new(Code::InvalidCredentials, "the old password is wrong"));
                 }
             }
@@ -323,10 +403,10 @@ impl Engine {
                 Ok(Given::Hashed) | Err(_) => None,
             };
             let stored = match clear {
-                Some(clear) => self.hasher.verify(SecretText::new(clear), hashes.clone()).await?,
+                Some(clear) => self.hasher.turn().await?.verify(SecretText::new(clear), hashes.clone()).await?,
                 None => None,
             };
-            out.push(stored.unwrap_or(value));
+            out.push(stored.map_or(value, |verified| verified.stored));
         }
         Ok(out)
     }

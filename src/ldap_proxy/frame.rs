@@ -131,6 +131,19 @@ fn header(octets: &[u8]) -> Result<Option<(usize, usize)>, FrameError> {
     Ok(Some((2 + count, content)))
 }
 
+/// The texts of `SEQUENCE { OCTET STRING, … }`, which some controls have as their value; none when it is anything else.
+pub(super) fn texts(octets: &[u8]) -> Option<Vec<&str>> {
+    let (sequence, rest) = element(octets).ok().filter(|(sequence, _)| sequence.tag == SEQUENCE)?;
+    let mut list = sequence.content;
+    let mut texts = Vec::new();
+    while !list.is_empty() {
+        let (text, after) = element(list).ok().filter(|(text, _)| text.tag == OCTET_STRING)?;
+        texts.push(std::str::from_utf8(text.content).ok()?);
+        list = after;
+    }
+    rest.is_empty().then_some(texts)
+}
+
 struct Element<'a> {
     tag: u8,
     content: &'a [u8],

@@ -8,13 +8,15 @@
 //! - `access`: who may what; `engine`: does what was decided;
 //! - `schema`, `dn`, `entry`, `filter`, `change`, `rules`: what entries are and how they change;
 //! - `search`, `plan`, `view`: how they are found; `record`, `writer`: how they are kept;
-//! - `password`, `hasher`: password hashes; `publish`: root DSE and schema; `metrics`: counters.
+//! - `password`, `hasher`: password hashes; `failures`: how often they were guessed at;
+//! - `publish`: root DSE and schema; `metrics`: counters.
 
 mod access;
 mod change;
 mod dn;
 mod engine;
 mod entry;
+mod failures;
 mod filter;
 mod frame;
 mod hasher;

@@ -82,6 +82,18 @@ pub(super) fn hash(password: &[u8]) -> Result<String, PasswordError> {
     Ok(format!("{{ARGON2}}{hash}"))
 }
 
+/// Whether the hash is as `hash` makes them: verifying it takes the usual time, and there is nothing to improve.
+pub(super) fn is_current(stored: &[u8]) -> bool {
+    let Some((scheme, rest)) = std::str::from_utf8(stored).ok().and_then(split_scheme) else {
+        return false;
+    };
+    scheme == "ARGON2"
+        && rest.starts_with("$argon2id$")
+        && PasswordHash::new(rest).ok().and_then(|parsed| Params::try_from(&parsed).ok()).is_some_and(|params| {
+            params.m_cost() >= ARGON2_MEMORY_KIB && params.t_cost() >= ARGON2_PASSES && params.p_cost() >= ARGON2_LANES
+        })
+}
+
 /// Whether the password is the one behind the hash. A hash that cannot be verified is nobody's.
 pub(super) fn verify(password: &[u8], stored: &[u8]) -> bool {
     if password.is_empty() || password.len() > PASSWORD_LEN_MAX {

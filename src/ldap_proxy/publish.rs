@@ -17,11 +17,13 @@ pub(super) const WHO_AM_I: &str = ldap3_proto::proto::OID_WHOAMI;
 pub(super) const PAGED_RESULTS: &str = "1.2.840.113556.1.4.319";
 /// ManageDsaIT (RFC 3296): there are no referrals here, so every entry is treated as it asks.
 pub(super) const MANAGE_DSA_IT: &str = "2.16.840.1.113730.3.4.2";
+/// Session tracking (draft-wahl-ldap-session): for whom a service asks.
+pub(super) const SESSION_TRACKING: &str = crate::directory::vocabulary::SESSION_TRACKING;
 /// Notice of disconnection (RFC 4511 section 4.4.1).
 pub(super) const NOTICE_OF_DISCONNECTION: &str = "1.3.6.1.4.1.1466.20036";
 
 /// Controls that are understood, critical or not.
-pub(super) const CONTROLS: &[&str] = &[PAGED_RESULTS, MANAGE_DSA_IT];
+pub(super) const CONTROLS: &[&str] = &[PAGED_RESULTS, MANAGE_DSA_IT, SESSION_TRACKING];
 /// All operational attributes (RFC 3673), increment (RFC 4525), absolute true and false filters (RFC 4526).
 const FEATURES: &[&str] = &["1.3.6.1.4.1.4203.1.5.1", "1.3.6.1.1.14", "1.3.6.1.4.1.4203.1.5.3"];
 

@@ -29,6 +29,12 @@ impl Refusal {
         Self::new(LdapResultCode::InvalidCredentials, "")
     }
 
+    /// No password is looked at for a while. A code of its own (389 Directory Server answers the same): the roles' client
+    /// must not take it for a wrong password.
+    pub(super) fn too_many_failures() -> Self {
+        Self::new(LdapResultCode::ConstraintViolation, "too many failed logins, try again later")
+    }
+
     pub(super) fn insufficient_access() -> Self {
         Self::new(LdapResultCode::InsufficentAccessRights, "")
     }

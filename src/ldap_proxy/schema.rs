@@ -180,7 +180,7 @@ const fn server(oid: &'static str, names: &'static [&'static str], syntax: Synta
 /// qmail.schema: "active, noaccess, disabled, deleted".
 const STATUS_WORDS: &[&str] = &["active", "noaccess", "disabled", "deleted"];
 const DELIVERY_WORDS: &[&str] = &["forwardonly"];
-const ROLE_WORDS: &[&str] = &["administrator"];
+const ROLE_WORDS: &[&str] = &["administrator", "service"];
 
 pub(super) static ATTRIBUTES: &[AttributeType] = &[
     // RFC 4512, RFC 4519

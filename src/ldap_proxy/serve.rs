@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use super::access::{Reads, Rights};
 use super::dn::Dn;
 use super::engine::{Begun, Engine};
+use super::failures::{Failures, Tolerance};
 use super::frame::Kind;
 use super::hasher::Hasher;
 use super::metrics;
@@ -97,7 +98,8 @@ pub async fn serve(mut handover: Handover) -> Result<(), LdapProxyError> {
     let dir = handover.role_dir();
     let open = {
         let dir = dir.clone();
-        move || -> Result<_, LdapProxyError> { Ok(Engine::open(&dir, base, Hasher::new()?)?) }
+        let failures = Failures::new(Tolerance::of(&settings));
+        move || -> Result<_, LdapProxyError> { Ok(Engine::open(&dir, base, Hasher::new()?, failures)?) }
     };
     let (engine, writer) =
         tokio::task::spawn_blocking(open).await.map_err(|error| LdapProxyError::Open(error.to_string()))??;
@@ -170,6 +172,7 @@ async fn converse(shared: &Shared, stream: Stream, peer: Peer, implicit_tls: boo
         uid: peer.uid,
         is_owner: peer.uid.is_some_and(|uid| uid == 0 || uid == identity::own_uid()),
         is_role: peer.uid.is_some_and(|uid| identity::role_of(uid).is_some()),
+        client: peer.ip().filter(|ip| !ip.is_loopback()),
         is_local: peer.is_local(),
         is_tls: stream.is_tls(),
         offers_tls: shared.tls.is_some() && peer.uid.is_none(),
@@ -287,27 +290,29 @@ impl Connection<'_> {
     async fn work(&mut self, work: Work) -> io::Result<()> {
         let Work { id, kind, operation } = work;
         let engine = &self.shared.engine;
+        let client = self.session.channel().client;
         let message = match operation {
-            Operation::Bind { dn, password } => {
+            Operation::Bind { dn, password, client } => {
                 let name = dn.to_string();
-                let outcome = engine.bind(dn, password).await;
+                let outcome = engine.bind(dn, password, client).await;
+                let client = client.map(|ip| ip.to_string());
                 match &outcome {
-                    Ok(_) => debug!(dn = %name, "bind"),
-                    Err(refusal) => info!(dn = %name, code = ?refusal.code, "bind refused"),
+                    Ok(_) => debug!(dn = %name, client, "bind"),
+                    Err(refusal) => info!(dn = %name, client, code = ?refusal.code, "bind refused"),
                 }
                 self.session.bound(id, outcome)
             }
             Operation::Search(search) => return self.search(id, *search).await,
             Operation::Change(change) => session::answer(id, kind, engine.change(change, self.session.who()).await),
             Operation::Compare { dn, attribute, value } => {
-                let outcome = engine.compare(&dn, &attribute, value, self.session.who()).await;
+                let outcome = engine.compare(&dn, &attribute, value, self.session.who(), client).await;
                 // RFC 4511 section 4.10: the result is in the code.
                 let told = outcome
                     .and_then(|same| Err(Refusal::new(if same { Code::CompareTrue } else { Code::CompareFalse }, "")));
                 session::answer(id, kind, told)
             }
             Operation::SetPassword { dn, old, new } => {
-                session::password_answer(id, engine.set_password(dn, old, new, self.session.who()).await)
+                session::password_answer(id, engine.set_password(dn, old, new, self.session.who(), client).await)
             }
         };
         self.put(message);

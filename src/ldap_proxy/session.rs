@@ -3,10 +3,11 @@
 //! Owns: the input buffer, who the connection is, which requests make sense. Called by: `serve`.
 //! Never: reads a socket, the store or the clock; what needs them comes out as `Work`.
 //! Spec: RFC 4511 (protocol), RFC 4513 (authentication), RFC 2696 (paged results), RFC 3062 (password modify),
-//! RFC 4532 (WhoAmI).
+//! RFC 4532 (WhoAmI), draft-wahl-ldap-session (session tracking).
 //!
 //! Requests are answered one after the other, so there is nothing that an Abandon could reach.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -19,7 +20,7 @@ use ldap3_proto::proto::{
 use tokio_util::codec::{Decoder, Encoder};
 use tracing::subscriber::NoSubscriber;
 
-use super::access::Who;
+use super::access::{Office, Who};
 use super::change::{Change, Modification};
 use super::dn::Dn;
 use super::entry::Selection;
@@ -45,6 +46,8 @@ pub(super) struct Channel {
     pub(super) is_owner: bool,
     /// That user is one of fife's roles.
     pub(super) is_role: bool,
+    /// Where logins over this connection come from, unless somebody who is believed says otherwise; none for this machine.
+    pub(super) client: Option<IpAddr>,
     /// Nobody can listen in: unix socket or loopback.
     pub(super) is_local: bool,
     pub(super) is_tls: bool,
@@ -92,15 +95,30 @@ pub(super) struct Work {
 
 #[derive(Debug)]
 pub(super) enum Operation {
-    Bind { dn: Dn, password: SecretText },
+    Bind {
+        dn: Dn,
+        password: SecretText,
+        /// Where the login comes from; none: from this machine, for nobody in particular.
+        client: Option<IpAddr>,
+    },
     Search(Box<Search>),
     Change(Change),
-    Compare { dn: Dn, attribute: String, value: Vec<u8> },
-    SetPassword { dn: Dn, old: Option<SecretText>, new: Option<SecretText> },
+    Compare {
+        dn: Dn,
+        attribute: String,
+        value: Vec<u8>,
+    },
+    SetPassword {
+        dn: Dn,
+        old: Option<SecretText>,
+        new: Option<SecretText>,
+    },
 }
 
 pub(super) struct Session {
     who: Who,
+    /// For whom it asks is believed: a role's socket, or a service has bound here once.
+    vouches: bool,
     channel: Channel,
     buffer: BytesMut,
     codec: LdapCodec,
@@ -111,7 +129,8 @@ impl Session {
     /// `len_max`: octets of a request, at most.
     pub(super) fn new(channel: Channel, len_max: usize) -> Self {
         let codec = LdapCodec::new(Some(len_max), Some(frame::NESTING_MAX + 2));
-        Self { who: Who::Anonymous, channel, buffer: BytesMut::new(), codec, len_max }
+        let vouches = channel.is_owner || channel.is_role;
+        Self { who: Who::Anonymous, vouches, channel, buffer: BytesMut::new(), codec, len_max }
     }
 
     pub(super) fn who(&self) -> &Who {
@@ -169,7 +188,7 @@ impl Session {
             return refuse(Refusal::new(Code::ProtocolError, "the request is malformed"));
         };
         let decided = match message.op {
-            LdapOp::BindRequest(request) => return self.bind(head.id, request),
+            LdapOp::BindRequest(request) => return self.bind(head.id, request, &message.ctrl),
             LdapOp::ExtendedRequest(request) => return self.extended(head.id, &request),
             LdapOp::SearchRequest(request) => search(request, message.ctrl).map(|one| Operation::Search(Box::new(one))),
             LdapOp::ModifyRequest(request) => name(&request.dn).map(|dn| {
@@ -217,7 +236,7 @@ impl Session {
         tracing::subscriber::with_default(NoSubscriber::new(), || codec.decode(&mut octets)).ok().flatten()
     }
 
-    fn bind(&mut self, id: i32, request: LdapBindRequest) -> Step {
+    fn bind(&mut self, id: i32, request: LdapBindRequest, controls: &[LdapControl]) -> Step {
         // RFC 4511 section 4.2.1: whatever comes of it, the connection is nobody's until it has succeeded.
         self.who = Who::Anonymous;
         let refuse = |code, text: &str| Step::Reply(answer(id, Kind::Bind, Err(Refusal::new(code, text))));
@@ -235,7 +254,8 @@ impl Session {
                     refuse(Code::ConfidentialityRequired, "passwords only over TLS")
                 }
                 Ok(dn) => {
-                    let operation = Operation::Bind { dn, password: SecretText::new(password) };
+                    let client = self.client_of(controls);
+                    let operation = Operation::Bind { dn, password: SecretText::new(password), client };
                     Step::Work(Work { id, kind: Kind::Bind, operation })
                 }
             },
@@ -256,8 +276,23 @@ impl Session {
     }
 
     /// The end of a bind: the answer, and the connection is somebody's.
-    pub(super) fn bound(&mut self, id: i32, outcome: Result<Who, Refusal>) -> LdapMsg {
-        answer(id, Kind::Bind, outcome.map(|who| self.who = who))
+    pub(super) fn bound(&mut self, id: i32, outcome: Result<(Who, Office), Refusal>) -> LdapMsg {
+        let outcome = outcome.map(|(who, office)| {
+            self.who = who;
+            self.vouches |= office.vouches();
+        });
+        answer(id, Kind::Bind, outcome)
+    }
+
+    /// Where a login comes from. What the control says counts from those only who could also leave it out.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "one control of many is looked for")]
+    fn client_of(&self, controls: &[LdapControl]) -> Option<IpAddr> {
+        let told = controls.iter().find_map(|control| match control {
+            LdapControl::Unknown { oid, value: Some(value), .. } if oid == publish::SESSION_TRACKING => Some(value),
+            _ => None,
+        });
+        let told = told.and_then(|value| source_ip(value));
+        told.filter(|_| self.vouches).or(self.channel.client)
     }
 
     fn extended(&mut self, id: i32, request: &LdapExtendedRequest) -> Step {
@@ -317,7 +352,13 @@ impl Session {
     pub(super) fn secured(&mut self) {
         self.channel.is_tls = true;
         self.who = Who::Anonymous;
+        self.vouches = false;
     }
+}
+
+/// sessionSourceIp of draft-wahl-ldap-session section 2: the first of four texts.
+fn source_ip(value: &[u8]) -> Option<IpAddr> {
+    frame::texts(value)?.first()?.parse().ok()
 }
 
 fn name(text: &str) -> Result<Dn, Refusal> {

@@ -2,6 +2,7 @@
 //!
 //! Owns: `Context`, and logging in, which is the same for IMAP and POP3. Called by: `serve` (makes it), the protocols' `serve` rooms.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,17 +57,18 @@ impl Context {
         stream.is_tls() || peer.is_local() || self.settings.cleartext_login
     }
 
-    /// Asks the directory whether the login is right; counts and logs. A refusal comes late.
+    /// Asks the directory whether the login is right; counts and logs. A refusal comes late. `client`: the peer's address.
     ///
     /// # Errors
-    /// `Refused`, `Suspended`, or `Unavailable` when the directory gives no answer.
+    /// `Refused`, `Suspended`, `TooManyFailures`, or `Unavailable` when the directory gives no answer.
     pub async fn log_in(
         &self,
         protocol: Protocol,
         login: &str,
         password: &SecretText,
+        client: Option<IpAddr>,
     ) -> Result<Arc<Account>, AuthError> {
-        let answer = self.directory.authenticate(login, password).await;
+        let answer = self.directory.authenticate(login, password, client).await;
         let result = match &answer {
             Ok(account) => {
                 info!(account = %account.address, "logged in");
@@ -80,13 +82,17 @@ impl Context {
                 info!(login, "login refused: the account is suspended");
                 "suspended"
             }
+            Err(AuthError::TooManyFailures) => {
+                info!(login, "login refused: too many failed lately");
+                "throttled"
+            }
             Err(AuthError::Unavailable(error)) => {
                 warn!(login, %error, "login not possible");
                 "unavailable"
             }
         };
         LOGINS.with_label_values(&[protocol.name(), result]).inc();
-        if matches!(answer, Err(AuthError::Refused | AuthError::Suspended)) {
+        if matches!(answer, Err(AuthError::Refused | AuthError::Suspended | AuthError::TooManyFailures)) {
             tokio::time::sleep(LOGIN_REFUSED_DELAY).await;
         }
         answer

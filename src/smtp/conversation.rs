@@ -4,6 +4,7 @@
 //! Never: decides what is said.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,7 @@ pub(super) async fn hold(
         memory: None,
         stop_at: None,
         messages: 0,
+        client: peer.ip(),
     };
     let end = conversation.run().await;
     let user = conversation.session.account().map(|account| account.address.to_string()).unwrap_or_default();
@@ -127,6 +129,8 @@ struct Conversation<'a> {
     /// When to stop, the message in hand notwithstanding.
     stop_at: Option<Instant>,
     messages: u64,
+    /// The client's address, for TCP.
+    client: Option<IpAddr>,
 }
 
 impl Conversation<'_> {
@@ -221,7 +225,7 @@ impl Conversation<'_> {
                 self.session.recipient_is(verdict, &now());
             }
             Ask::SignIn(credentials) => {
-                let verdict = recipients::sign_in(self.context, &credentials).await;
+                let verdict = recipients::sign_in(self.context, &credentials, self.client).await;
                 self.session.sign_in_is(verdict, &now());
             }
             Ask::Deliver(message) => {

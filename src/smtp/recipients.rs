@@ -2,6 +2,7 @@
 //!
 //! Owns: what the directory's answers mean for a session. Called by: `smtp::serve`, `smtp::bounce`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,14 +104,24 @@ pub(super) fn mailboxes(
 ///
 /// # Errors
 /// The reply for the client.
-pub(super) async fn sign_in(context: &Context, credentials: &Credentials) -> Result<Arc<Account>, Reply> {
-    match context.directory.authenticate(&credentials.login, &credentials.password).await {
+pub(super) async fn sign_in(
+    context: &Context,
+    credentials: &Credentials,
+    client: Option<IpAddr>,
+) -> Result<Arc<Account>, Reply> {
+    match context.directory.authenticate(&credentials.login, &credentials.password, client).await {
         Ok(account) => Ok(account),
         Err(error @ (AuthError::Refused | AuthError::Suspended)) => {
             SIGN_INS_FAILED.inc();
             warn!(login = credentials.login, %error, "sign-in refused");
             tokio::time::sleep(WRONG_PASSWORD_DELAY).await;
             Err(reply::AUTH_REFUSED)
+        }
+        Err(error @ AuthError::TooManyFailures) => {
+            SIGN_INS_FAILED.inc();
+            warn!(login = credentials.login, %error, "sign-in refused");
+            tokio::time::sleep(WRONG_PASSWORD_DELAY).await;
+            Err(reply::AUTH_LATER)
         }
         Err(AuthError::Unavailable(error)) => {
             warn!(%error, "directory gives no answer");

@@ -169,6 +169,7 @@ pub const AUTH_CANCELLED: Reply = Reply::new(501, 7, 0, "authentication cancelle
 pub const AUTH_MALFORMED: Reply = Reply::new(501, 5, 2, "not what the mechanism sends");
 pub const AUTH_REFUSED: Reply = Reply::new(535, 7, 8, "user or password wrong");
 pub const AUTH_AWAY: Reply = Reply::new(454, 7, 0, "cannot check passwords now, try again later");
+pub const AUTH_LATER: Reply = Reply::new(454, 7, 0, "too many failed sign-ins lately, try again later");
 pub const AUTH_TOO_OFTEN: Reply = Reply::new(421, 7, 0, "too many failed sign-ins, closing");
 pub const AUTH_IN_TRANSACTION: Reply = Reply::new(503, 5, 1, "not within a message");
 

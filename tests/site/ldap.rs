@@ -214,6 +214,15 @@ fn a_user_sees_himself_and_changes_his_own_password() {
     refused(&as_user("ldapmodify", "secret2", &[], &bring), 19);
     // An administrator may: this is how accounts come from qmail-ldap.
     good(&as_admin(&site, "ldapmodify", &[], &bring));
+    let stored = || {
+        let view = rusqlite::Connection::open(site.state().join("ldap-proxy/view.sqlite")).unwrap();
+        view.query_row("SELECT body FROM entry WHERE body LIKE '%u1@example.test%'", [], |row| row.get::<_, String>(0))
+            .unwrap()
+    };
+    refused(&as_user("ldapwhoami", "wrong", &[], ""), 49);
+    assert!(stored().contains(hash), "a wrong password renews nothing");
+    good(&as_user("ldapwhoami", "secret", &[], ""));
+    assert!(!stored().contains("{MD5}") && stored().contains("{ARGON2}$argon2id$"), "renewed: {}", stored());
     good(&as_user("ldapwhoami", "secret", &[], ""));
     let made = good(&as_admin(&site, "ldappasswd", &[U1], ""));
     let made = made.trim().strip_prefix("New password: ").expect("a password that the server made");
@@ -445,7 +454,7 @@ fn roles_learn_who_an_address_is() {
         assert_eq!(shown.len(), 2, "the loop ends: {shown:?}");
         assert_eq!((remote, missing), (vec![address("far@elsewhere.test")], vec![address("gone@example.test")]));
 
-        let login = async |name: &str, password: &str| directory.authenticate(name, &secret(password)).await;
+        let login = async |name: &str, password: &str| directory.authenticate(name, &secret(password), None).await;
         assert_eq!(login("u1@example.test", "secret1").await.map(|account| account.id), Ok(account.id));
         for (name, password) in [
             ("u1@example.test", "wrong"),
@@ -480,12 +489,18 @@ fn a_password_is_hashed_once_for_many_logins_until_it_changes() {
         line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or_else(|| panic!("{metrics}"))
     };
     runtime().block_on(async {
-        let login = async |password: &str| directory.authenticate("u1@example.test", &secret(password)).await.is_ok();
+        let login =
+            async |password: &str| directory.authenticate("u1@example.test", &secret(password), None).await.is_ok();
         let before = hashes();
         for _ in 0..50 {
             assert!(login("secret1").await);
         }
         assert!(hashes() - before < 1.5, "{} hashes for 50 logins", hashes() - before);
+        let (another, before) = (client(&site, "5s"), hashes());
+        let password = secret("secret1");
+        let at_once = (0..200).map(|_| another.authenticate("u1@example.test", &password, None));
+        assert!(futures_util::future::join_all(at_once).await.iter().all(Result::is_ok));
+        assert!(hashes() - before < 1.5, "{} hashes for 200 logins at once", hashes() - before);
         admin::set_password(&directory, &address("u1@example.test"), &secret("secret2")).await.unwrap();
         assert!(!login("secret1").await, "the old password is not remembered");
         assert!(login("secret2").await);
@@ -530,11 +545,11 @@ impl Slapd {
         let loaded = run("slapadd", &["-f", path("slapd.conf").to_str().unwrap()], SLAPD_LDIF.as_bytes());
         good(&loaded);
         let child = Command::new("/usr/sbin/slapd")
-            .args(["-d", "0", "-h", &format!("{port} {}", Self::socket(dir.path()).1), "-f"])
+            .args(["-d", "stats", "-h", &format!("{port} {}", Self::socket(dir.path()).1), "-f"])
             .arg(path("slapd.conf"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(path("log")).unwrap())
             .spawn()
             .expect("slapd starts");
         let slapd = Self { child, dir };
@@ -663,11 +678,16 @@ fn roles_can_ask_openldap_instead() {
             assert_eq!(expansion.accounts.iter().map(|account| account.id).collect::<Vec<_>>(), [account.id]);
             assert_eq!(directory.resolve(&address("x@school.test")).await, Ok(Recipient::NoSuchUser));
             assert_eq!(directory.resolve(&address("x@elsewhere.test")).await, Ok(Recipient::NotLocal));
-            let login = async |name: &str, password: &str| directory.authenticate(name, &secret(password)).await;
+            let login = async |name: &str, password: &str| directory.authenticate(name, &secret(password), None).await;
             assert_eq!(login("wf@school.test", "secret").await.map(|found| found.id), Ok(account.id));
             assert_eq!(login("wf@school.test", "wrong").await, Err(AuthError::Refused));
             assert_eq!(login("x@school.test", "secret").await, Err(AuthError::Refused));
             assert_eq!(login("old@school.test", "secret").await, Err(AuthError::Suspended));
+            // For whom a role asks stands in the server's own log.
+            let client = "192.0.2.7".parse().ok();
+            assert!(directory.authenticate("wf@school.test", &secret("other"), client).await.is_err());
+            let log = || std::fs::read_to_string(slapd.dir.path().join("log")).unwrap();
+            wait_for("the client's address in the log", || log().contains("IP=192.0.2.7"), log);
         });
     }
 }

@@ -29,3 +29,4 @@ mod mail;
 mod pop3;
 mod smtp;
 mod supervisor;
+mod throttle;

@@ -4,6 +4,7 @@
 
 mod changes;
 mod dns;
+mod failures;
 mod filters;
 mod frames;
 mod passwords;

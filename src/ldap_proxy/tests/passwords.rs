@@ -1,6 +1,8 @@
 //! Password hashes, each made by somebody else's program.
 
-use crate::ldap_proxy::password::{Given, PASSWORD_LEN_MAX, PasswordError, examine, hash, verify};
+use crate::config::secret::SecretText;
+use crate::ldap_proxy::hasher::Hasher;
+use crate::ldap_proxy::password::{Given, PASSWORD_LEN_MAX, PasswordError, examine, hash, is_current, verify};
 
 /// Hash of "secret", and who made it.
 const OTHERS: &[(&str, &str)] = &[
@@ -79,4 +81,27 @@ fn what_is_no_usable_hash_is_not_brought_in() {
     check("{CRYPT}$6$rounds=900000000$salt$x", Err(PasswordError::TooCostly));
     check("{CRYPT}$6$salt$tooshort", Err(PasswordError::Malformed));
     check(&format!("{{SSHA}}{}", "A".repeat(600)), Err(PasswordError::Malformed));
+}
+
+#[tokio::test]
+async fn a_hash_of_another_scheme_is_renewed_by_the_password_and_only_by_it() {
+    let hasher = Hasher::new().unwrap();
+    let matches_secret = |hash: &[u8]| verify(b"secret", hash);
+    let verify = async |password: &str, hashes: &[&str]| {
+        let hashes = hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect();
+        let turn = hasher.turn().await.unwrap();
+        turn.verify(SecretText::new(password.into()), hashes).await.unwrap()
+    };
+    let old = "{MD5}Xr4ilOzQ4PCOq3aQ0qbuaQ==";
+    let verified = verify("secret", &[old]).await.unwrap();
+    assert_eq!(verified.stored, old.as_bytes());
+    let renewed = verified.renewed.unwrap();
+    assert!(is_current(renewed.as_bytes()) && matches_secret(renewed.as_bytes()));
+    assert!(verify("wrong", &[old]).await.is_none());
+    assert!(verify("secret", &[&renewed]).await.unwrap().renewed.is_none(), "nothing to improve");
+    let check = |hash: &str, expected| assert_eq!(is_current(hash.as_bytes()), expected, "{hash}");
+    check(old, false);
+    check("{ARGON2}$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$gkpVOqVBiVMoFNm0FzGbO0vXoQkd4mLJJd7sQ2jkXbI", true);
+    check("{ARGON2}$argon2id$v=19$m=1024,t=2,p=1$c29tZXNhbHQ$gkpVOqVBiVMoFNm0FzGbO0vXoQkd4mLJJd7sQ2jkXbI", false);
+    check("{ARGON2}$argon2i$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$gkpVOqVBiVMoFNm0FzGbO0vXoQkd4mLJJd7sQ2jkXbI", false);
 }

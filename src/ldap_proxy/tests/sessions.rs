@@ -10,7 +10,8 @@ use ldap3_proto::proto::{
 use ldap3_proto::{LdapCodec, LdapFilter};
 use tokio_util::codec::Encoder;
 
-use crate::ldap_proxy::access::Who;
+use super::ber;
+use crate::ldap_proxy::access::{Office, Who};
 use crate::ldap_proxy::dn::Dn;
 use crate::ldap_proxy::frame::Kind;
 use crate::ldap_proxy::plan::Cursor;
@@ -93,7 +94,7 @@ fn a_bind_is_checked_before_any_password_is() {
     });
     assert_eq!(code(ask(&mut session, old, vec![])), Code::ProtocolError);
     let Step::Work(work) = ask(&mut session, simple("uid=u1,o=demo", "secret"), vec![]) else { panic!("work") };
-    let Operation::Bind { dn, password } = work.operation else { panic!("bind") };
+    let Operation::Bind { dn, password, .. } = work.operation else { panic!("bind") };
     assert_eq!((dn.to_string().as_str(), password.reveal()), ("uid=u1,o=demo", "secret"));
 }
 
@@ -124,9 +125,45 @@ fn external_makes_the_owner_system_and_a_role_a_reader() {
 }
 
 #[test]
+fn for_whom_a_bind_is_counts_from_roles_and_services_only() {
+    let tracking = |value: Vec<u8>| LdapControl::Unknown {
+        oid: "1.3.6.1.4.1.21008.108.63.1".into(),
+        criticality: false,
+        value: Some(value),
+    };
+    let texts =
+        |texts: &[&str]| ber(0x30, &texts.iter().flat_map(|text| ber(0x04, text.as_bytes())).collect::<Vec<_>>());
+    let good = || tracking(texts(&["192.0.2.7", "", "1.3.6.1.4.1.21008.108.63.1.3", "u1"]));
+    let client = |session: &mut Session, controls| {
+        let Step::Work(work) = ask(session, simple("uid=u1,o=demo", "secret"), controls) else { panic!("work") };
+        let Operation::Bind { client, .. } = work.operation else { panic!("bind") };
+        client.map(|ip| ip.to_string())
+    };
+    let told = Some("192.0.2.7".to_owned());
+    let role = Channel { uid: Some(6103), is_role: true, is_local: true, ..Channel::default() };
+    assert_eq!(client(&mut Session::new(role, LEN_MAX), vec![good()]), told);
+    assert_eq!(client(&mut Session::new(role, LEN_MAX), vec![]), None);
+    for value in
+        [vec![], vec![0x30], ber(0x30, &[4, 200, 1]), texts(&[]), texts(&["evil.test"]), vec![0x30, 0x80, 0, 0]]
+    {
+        assert_eq!(client(&mut Session::new(role, LEN_MAX), vec![tracking(value.clone())]), None, "{value:02x?}");
+    }
+    let far = || Channel { client: "198.51.100.1".parse().ok(), is_tls: true, ..Channel::default() };
+    let own = Some("198.51.100.1".to_owned());
+    let mut session = Session::new(far(), LEN_MAX);
+    assert_eq!(client(&mut session, vec![good()]), own, "a stranger says what he likes");
+    drop(session.bound(5, Ok((user(), Office::None))));
+    assert_eq!(client(&mut session, vec![good()]), own, "and so does a user");
+    drop(session.bound(5, Ok((user(), Office::Service))));
+    assert_eq!(client(&mut session, vec![good()]), told, "a service is believed");
+    assert_eq!(client(&mut session, vec![good()]), told, "also after it has asked about somebody");
+    assert_eq!(client(&mut session, vec![]), own);
+}
+
+#[test]
 fn a_failed_bind_leaves_nobody_bound() {
     let mut session = Session::new(local(), LEN_MAX);
-    drop(session.bound(5, Ok(user())));
+    drop(session.bound(5, Ok((user(), Office::None))));
     assert_eq!(*session.who(), user());
     drop(ask(&mut session, simple("uid=u1,o=demo", "wrong"), vec![]));
     assert_eq!(*session.who(), Who::Anonymous, "while it is checked");
@@ -155,7 +192,7 @@ fn who_am_i_tells_and_unknown_extensions_are_protocol_errors() {
         other => panic!("{other:?}"),
     };
     assert_eq!(identity(&mut session), Some(b"".to_vec()));
-    drop(session.bound(5, Ok(user())));
+    drop(session.bound(5, Ok((user(), Office::None))));
     assert_eq!(identity(&mut session), Some(b"dn:uid=u1,o=demo".to_vec()));
     assert_eq!(code(ask(&mut session, extended("1.2.3.4", None), vec![])), Code::ProtocolError);
 }
@@ -166,7 +203,7 @@ fn password_modify_is_about_oneself_or_a_named_entry() {
     let nothing = LdapPasswordModifyRequest { user_identity: None, old_password: None, new_password: None };
     let op = |request: LdapPasswordModifyRequest| LdapOp::ExtendedRequest(request.into());
     assert_eq!(code(ask(&mut session, op(nothing.clone()), vec![])), Code::UnwillingToPerform); // anonymous
-    drop(session.bound(5, Ok(user())));
+    drop(session.bound(5, Ok((user(), Office::None))));
     let whose = |step| match step {
         Step::Work(work) => match work.operation {
             Operation::SetPassword { dn, .. } => dn.to_string(),
@@ -235,7 +272,7 @@ fn strangers_may_not_send_large_requests() {
     let mut session = Session::new(local(), LEN_MAX);
     assert!(matches!(ask(&mut session, large.clone(), vec![]), Step::Close(Some(_))));
     let mut session = Session::new(local(), LEN_MAX);
-    drop(session.bound(5, Ok(user())));
+    drop(session.bound(5, Ok((user(), Office::None))));
     assert!(matches!(ask(&mut session, large, vec![]), Step::Work(_)));
 }
 
@@ -316,7 +353,7 @@ fn random_damage_to_requests_ends_in_an_answer_or_a_closed_connection() {
         }
         let mut session = Session::new(local(), LEN_MAX);
         if random.below(2) == 0 {
-            drop(session.bound(1, Ok(user())));
+            drop(session.bound(1, Ok((user(), Office::None))));
         }
         session.receive(&octets);
         let steps = std::iter::from_fn(|| match session.next() {
@@ -354,9 +391,9 @@ fn no_level_of_logging_shows_a_password() {
         let mut session = Session::new(local(), LEN_MAX);
         assert!(matches!(ask(&mut session, simple("uid=u1,o=demo", "open sesame"), vec![]), Step::Work(_)));
         // The version is cut off: well framed, no bind request.
-        let mut octets = super::ber(0x04, b"uid=u1,o=demo");
-        octets.extend(super::ber(0x80, b"open sesame"));
-        session.receive(&super::message(&[5], &super::ber(0x60, &octets)));
+        let mut octets = ber(0x04, b"uid=u1,o=demo");
+        octets.extend(ber(0x80, b"open sesame"));
+        session.receive(&super::message(&[5], &ber(0x60, &octets)));
         assert_eq!(code(session.next()), Code::ProtocolError);
     });
     let logged = String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned();

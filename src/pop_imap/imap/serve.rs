@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -42,7 +43,7 @@ pub(in crate::pop_imap) async fn session(context: Arc<Context>, stream: Stream, 
         append_bytes_max: context.settings.message_size_max.as_len(),
     };
     let mut session = Session::new(policy);
-    let ended = talk(&context, &mut session, stream).await;
+    let ended = talk(&context, &mut session, stream, peer.ip()).await;
     let user = session.user().map(|user| user.address.to_string());
     match ended {
         Ok(why) => info!(user, why, "IMAP session ended"),
@@ -51,7 +52,12 @@ pub(in crate::pop_imap) async fn session(context: Arc<Context>, stream: Stream, 
 }
 
 /// The loop; says why it ended.
-async fn talk(context: &Context, session: &mut Session, stream: Stream) -> io::Result<&'static str> {
+async fn talk(
+    context: &Context,
+    session: &mut Session,
+    stream: Stream,
+    client: Option<IpAddr>,
+) -> io::Result<&'static str> {
     let born = Instant::now();
     let mut out = Out::new(stream);
     session.greet(&mut out.buffer);
@@ -71,7 +77,7 @@ async fn talk(context: &Context, session: &mut Session, stream: Stream) -> io::R
                 }
             }
             Step::Run { tag, command: Command::Login { user, password } } => {
-                Box::pin(log_in(context, session, &mut out.buffer, &tag, &user, &password)).await;
+                Box::pin(log_in(context, session, &mut out.buffer, &tag, &user, &password, client)).await;
             }
             Step::Run { tag, command } => {
                 let mut work = Work { store: &context.store, session, out: &mut out, tag };
@@ -162,8 +168,9 @@ async fn log_in(
     tag: &[u8],
     user: &str,
     password: &SecretText,
+    client: Option<IpAddr>,
 ) {
-    match context.log_in(Protocol::Imap, user, password).await {
+    match context.log_in(Protocol::Imap, user, password, client).await {
         Ok(account) => {
             session.logged_in(out, tag, User { account: account.id, address: account.address.clone() });
         }
@@ -172,6 +179,9 @@ async fn log_in(
             session.login_refused(out, tag, "[AUTHENTICATIONFAILED] User name or password is wrong")
         }
         Err(AuthError::Suspended) => session.login_refused(out, tag, "[CONTACTADMIN] The account is suspended"),
+        Err(AuthError::TooManyFailures) => {
+            session.login_refused(out, tag, "[UNAVAILABLE] Too many failed logins lately, try again later")
+        }
         Err(AuthError::Unavailable(_)) => {
             answer(out, tag, "NO", "[UNAVAILABLE] Cannot check logins now, try again later")
         }

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,8 @@ struct Connection<'a> {
     opened: Option<Opened>,
     /// Until when the client must have logged in.
     login_deadline: Instant,
+    /// The peer's address, for TCP.
+    client: Option<IpAddr>,
 }
 
 impl<'a> Connection<'a> {
@@ -83,6 +86,7 @@ impl<'a> Connection<'a> {
             out,
             opened: None,
             login_deadline: clock::monotonic() + context.settings.login_timeout.get(),
+            client: peer.ip(),
             context,
         }
     }
@@ -182,10 +186,11 @@ impl<'a> Connection<'a> {
     }
 
     async fn log_in(&mut self, login: &str, password: &SecretText) -> Login {
-        let account = match self.context.log_in(Protocol::Pop3, login, password).await {
+        let account = match self.context.log_in(Protocol::Pop3, login, password, self.client).await {
             Ok(account) => account,
             Err(AuthError::Refused) => return Login::Refused,
             Err(AuthError::Suspended) => return Login::Suspended,
+            Err(AuthError::TooManyFailures) => return Login::TooManyFailures,
             Err(AuthError::Unavailable(_)) => return Login::Unavailable,
         };
         let Some(held) = self.context.maildrops.take(account.id) else {

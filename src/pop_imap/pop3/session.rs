@@ -50,6 +50,8 @@ pub enum Login {
     Refused,
     /// The account may not log in.
     Suspended,
+    /// Too many logins failed lately; this one was not looked at.
+    TooManyFailures,
     /// Another session has the maildrop.
     InUse,
     /// Directory or store gave no answer.
@@ -201,6 +203,10 @@ impl Session {
             Login::Suspended => {
                 self.logins_refused += 1;
                 say(out, "-ERR [AUTH] the account may not log in");
+            }
+            Login::TooManyFailures => {
+                self.logins_refused += 1;
+                say(out, "-ERR [SYS/TEMP] too many failed logins lately, try again later");
             }
             Login::InUse => say(out, "-ERR [IN-USE] another session has the maildrop"),
             Login::Unavailable => say(out, "-ERR [SYS/TEMP] try again later"),
