@@ -51,11 +51,18 @@ impl Fife {
             .stderr(log)
             .process_group(0)
             .spawn()?;
-        self.child = Some(child);
         let config = self.config();
+        let child = self.child.insert(child);
+        let mut ended = None;
         wait_for("fife to be healthy", || {
-            run(Command::new(FIFE).args(["status", "--config"]).arg(&config).stdin(Stdio::null())).is_ok()
-        })
+            ended = child.try_wait().ok().flatten();
+            let status = || run(Command::new(FIFE).args(["status", "--config"]).arg(&config).stdin(Stdio::null()));
+            ended.is_some() || status().is_ok()
+        })?;
+        match ended {
+            None => Ok(()),
+            Some(status) => Err(format!("fife ended with {status}; see what it says of its configuration").into()),
+        }
     }
 
     pub(crate) fn stop(&mut self) -> Result<(), Failure> {

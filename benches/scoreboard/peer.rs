@@ -201,7 +201,7 @@ impl Peer {
         )
     }
 
-    /// Writes the accounts 0 to `to` - 1; both programs see it by themselves.
+    /// Writes the accounts 0 to `to` - 1. Dovecot looks for changes once in a while only: what runs is started again.
     pub(crate) fn accounts(&mut self, to: u64) -> Result<(), Failure> {
         let (mut users, mut mailboxes) = (String::new(), String::new());
         for number in 0..to {
@@ -212,6 +212,10 @@ impl Peer {
         fs::write(self.dir.join("dovecot/users"), users)?;
         fs::write(self.postfix_conf().join("mailboxes"), mailboxes)?;
         run(Command::new("postmap").arg("-c").arg(self.postfix_conf()).arg(self.postfix_conf().join("mailboxes")))?;
+        if self.dovecot.is_some() {
+            self.stop()?;
+            self.launch()?;
+        }
         Ok(())
     }
 

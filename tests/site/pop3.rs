@@ -91,6 +91,20 @@ pop.quit()
 }
 
 #[test]
+fn the_maildrop_is_free_when_quit_is_answered() {
+    let site = site_with_mail(1);
+    pop(
+        r#"
+for _ in range(50):
+    pop = poplib.POP3(host, port, timeout=60)
+    pop.user("u1@example.test"); pop.pass_("pass word")
+    assert pop.quit().startswith(b"+OK")
+"#,
+        &site,
+    );
+}
+
+#[test]
 fn what_was_deleted_stays_deleted_after_kill() {
     let site = site_with_mail(3);
     pop(

@@ -53,8 +53,8 @@ struct Opened {
     /// For the log.
     address: String,
     mailbox: Arc<OpenMailbox>,
-    /// Keeps other POP3 sessions out.
-    _held: Held,
+    /// Keeps other POP3 sessions out, until this one has ended.
+    held: Option<Held>,
     /// Messages that were read ahead, in the order in which they will be asked for.
     ahead: VecDeque<(u32, Option<Bytes>)>,
 }
@@ -97,6 +97,8 @@ impl<'a> Connection<'a> {
         loop {
             match self.input_used().await {
                 Some(end) => {
+                    // RFC 1939 section 6: a client that has its answer to QUIT finds the maildrop free.
+                    self.release();
                     let sent = self.send().await;
                     return if sent.is_ok() { end } else { "broken" };
                 }
@@ -116,6 +118,13 @@ impl<'a> Connection<'a> {
                 Read::TimedOut => return "idle",
                 Read::Stopping => return "stopping",
             }
+        }
+    }
+
+    /// Lets other POP3 sessions in.
+    fn release(&mut self) {
+        if let Some(opened) = &mut self.opened {
+            opened.held = None;
         }
     }
 
@@ -200,7 +209,7 @@ impl<'a> Connection<'a> {
         match self.open(account.id).await {
             Ok((mailbox, maildrop)) => {
                 let address = account.address.to_string();
-                self.opened = Some(Opened { address, mailbox, _held: held, ahead: VecDeque::new() });
+                self.opened = Some(Opened { address, mailbox, held: Some(held), ahead: VecDeque::new() });
                 Login::Opened(maildrop)
             }
             Err(error) => {
