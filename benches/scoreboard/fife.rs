@@ -83,7 +83,8 @@ impl Fife {
     fn toml(&self, routes: &[(String, SocketAddr)]) -> String {
         let at = |service: Service| format!("[\"{}:{}\"]", self.ip, service.port());
         let route = |(domain, addr): &(String, SocketAddr)| {
-            format!("[[smtp.routes]]\ndomains = [\"{domain}\"]\nhosts = [\"{addr}\"]\n")
+            let (ip, port) = (addr.ip(), addr.port());
+            format!("[[smtp-outbound.routes]]\ndomains = [\"{domain}\"]\nhost = \"{ip}\"\nport = {port}\n\n")
         };
         let routes: String = routes.iter().map(route).collect();
         format!(
@@ -91,7 +92,7 @@ impl Fife {
              [hosts.bench]\nroles = [\"ldap-proxy\", \"pop-imap\", \"smtp\"]\n\n\
              [metrics]\nlisten = {metrics}\n\n\
              [smtp]\nlisten = {smtp}\nlisten-submission = {submission}\nlisten-submissions = []\n\
-             connections-per-client-max = 10000\nfree-space-min = \"16 MiB\"\n\n{routes}\n\
+             connections-per-client-max = 10000\nfree-space-min = \"16 MiB\"\n\n{routes}\
              [pop-imap]\nlisten-imap = {imap}\nlisten-imaps = []\nlisten-pop3 = {pop3}\nlisten-pop3s = []\n\
              listen-lmtp = [\"unix:run/lmtp.sock\", {lmtp}]\nconnections-per-client-max = 20000\nfree-space-min = \"16 MiB\"\n\n\
              [ldap-proxy]\nlisten = [\"unix:run/ldap.sock\"]\nlisten-tls = []\n",
