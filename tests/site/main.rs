@@ -27,6 +27,7 @@ mod ledger;
 mod lmtp;
 mod mail;
 mod pop3;
+mod readers;
 mod smtp;
 mod supervisor;
 mod throttle;
