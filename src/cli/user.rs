@@ -14,7 +14,7 @@ use crate::base::address::{Address, Domain};
 use crate::base::size::Size;
 use crate::config::secret::SecretText;
 use crate::directory::admin::{self, NewUser};
-use crate::directory::{Account, AccountStatus, AdminError};
+use crate::directory::{Account, AccountStatus, AdminError, Forwarding};
 
 /// Octets of a password read from standard input, at most.
 const PASSWORD_LEN_MAX: u64 = 1024;
@@ -36,6 +36,8 @@ enum What {
     Suspend(Suspend),
     /// Undo `suspend`.
     Resume(Named),
+    /// Say where a user's mail goes, or change it.
+    Forward(Forward),
     /// Remove a user from the directory.
     Del(Named),
     /// List users, of one domain or of all.
@@ -77,6 +79,23 @@ struct Suspend {
 }
 
 #[derive(Debug, Args)]
+struct Forward {
+    address: Address,
+    /// Pass mail on to these addresses, separated by commas; a copy is kept unless --no-keep says otherwise.
+    #[arg(long, value_delimiter = ',', num_args = 1..)]
+    to: Vec<Address>,
+    /// Keep a copy.
+    #[arg(long, conflicts_with = "no_keep")]
+    keep: bool,
+    /// Keep no copy.
+    #[arg(long)]
+    no_keep: bool,
+    /// Pass nothing on any more.
+    #[arg(long, conflicts_with_all = ["to", "keep", "no_keep"])]
+    off: bool,
+}
+
+#[derive(Debug, Args)]
 struct Named {
     address: Address,
 }
@@ -98,6 +117,14 @@ struct Shown<'a> {
     quota_bytes: Option<u64>,
     /// Stays the same when the address changes.
     id: String,
+}
+
+/// Where a user's mail goes, as shown.
+#[derive(Debug, Serialize)]
+struct ShownForwarding<'a> {
+    address: &'a Address,
+    to: &'a [Address],
+    keep: bool,
 }
 
 /// A user that was made or changed.
@@ -125,6 +152,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Exit {
             let status = AccountStatus::Active;
             door.change(async |directory| admin::set_user_status(directory, &named.address, status).await)
         }
+        What::Forward(forward) => run_forward(global, &door, forward),
         What::Del(named) => door.change(async |directory| admin::delete_user(directory, &named.address).await),
         What::List(list) => {
             let found = door.ask(async |directory| admin::list_users(directory, list.domain.as_ref()).await);
@@ -156,6 +184,37 @@ fn run_passwd(global: &Global, door: &Door, passwd: &Passwd) -> Exit {
     };
     let changed = door.ask(async |directory| admin::set_password(directory, &passwd.address, &password).await);
     tell(global, &passwd.address, changed, made.then_some(&password))
+}
+
+fn run_forward(global: &Global, door: &Door, forward: &Forward) -> Exit {
+    let answer = door.ask(async |directory| {
+        let mut forwarding = admin::forwarding(directory, &forward.address).await?;
+        if forward.off {
+            forwarding = Forwarding { to: Vec::new(), keep: true };
+        } else if forward.to.is_empty() && !forward.keep && !forward.no_keep {
+            return Ok(forwarding);
+        }
+        if !forward.to.is_empty() {
+            forwarding = Forwarding { to: forward.to.clone(), keep: true };
+        }
+        if forward.keep || forward.no_keep {
+            forwarding.keep = forward.keep;
+        }
+        admin::set_forwarding(directory, &forward.address, &forwarding).await?;
+        Ok(forwarding)
+    });
+    door::show(answer, |Forwarding { to, keep }| {
+        let address = &forward.address;
+        if global.json {
+            return print_json(&ShownForwarding { address, to: &to, keep });
+        }
+        for target in &to {
+            print(target);
+        }
+        if keep && !to.is_empty() {
+            print("and kept");
+        }
+    })
 }
 
 /// The password, and whether it was made here.

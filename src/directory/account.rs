@@ -1,6 +1,6 @@
 //! What a role learns about an address.
 //!
-//! Owns: `Account`, `Recipient`, `Expansion`. Called by: everyone who asks the directory.
+//! Owns: `Account`, `Forwarding`, `Recipient`, `Expansion`. Called by: everyone who asks the directory.
 
 use std::sync::Arc;
 
@@ -21,6 +21,15 @@ pub struct Account {
     pub status: AccountStatus,
     /// Whether it may change the directory and the site.
     pub admin: bool,
+}
+
+/// Where mail for an account goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// Who gets it too, or instead (`mailForwardingAddress`).
+    pub to: Vec<Address>,
+    /// Whether the account's own mailbox gets it (`deliveryMode` is not `forwardonly`).
+    pub keep: bool,
 }
 
 /// qmail-ldap's `accountStatus`, in order of strictness.
@@ -80,7 +89,7 @@ pub enum Recipient {
     NotLocal,
 }
 
-/// What an address is, aliases followed to the end. Each account and address once.
+/// What an address is, aliases and forwarding followed to the end. Each account and address once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expansion {
     /// Mailboxes that get the mail.

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use ldap3::exop::PasswordModify;
 use ldap3::{LdapResult, Mod, Scope, dn_escape, ldap_escape};
 
-use super::account::{Account, AccountStatus};
+use super::account::{Account, AccountStatus, Forwarding};
 use super::client::{Directory, domain_filter};
 use super::dkim::{self, DomainKey, KeyError, KeyState};
 use super::entry::{self, Entry, Known, What};
@@ -290,6 +290,40 @@ pub async fn set_user_status(
     set_status(directory, &entry, status).await.map_err(|error| named(error, address))
 }
 
+/// Where a user's mail goes.
+///
+/// # Errors
+/// `NotFound`; when the directory gives no answer.
+pub async fn forwarding(directory: &Directory, address: &Address) -> Result<Forwarding, AdminError> {
+    Ok(find_user(directory, address).await?.forwarding())
+}
+
+/// Sets where a user's mail goes; to nobody else and kept: as it is without forwarding.
+///
+/// # Errors
+/// `NotFound`; `Rejected` when it is to be kept nowhere.
+pub async fn set_forwarding(
+    directory: &Directory,
+    address: &Address,
+    forwarding: &Forwarding,
+) -> Result<(), AdminError> {
+    let dn = find_user(directory, address).await?.dn;
+    let to: Vec<String> = forwarding.to.iter().map(Address::to_string).collect();
+    let mode = if forwarding.keep { HashSet::new() } else { HashSet::from([names::FORWARD_ONLY]) };
+    let changes = vec![
+        Mod::Replace(names::MAIL_FORWARDING_ADDRESS, to.iter().map(String::as_str).collect()),
+        Mod::Replace(names::DELIVERY_MODE, mode),
+    ];
+    let result = directory
+        .pool()
+        .call(|mut ldap| {
+            let (dn, changes) = (&dn, changes.clone());
+            async move { ldap.modify(dn, changes).await }
+        })
+        .await?;
+    done(result).map_err(|error| named(error, address))
+}
+
 /// Takes a user away. The mailbox is not touched: it is pop-imap's.
 ///
 /// # Errors
@@ -365,7 +399,7 @@ async fn find_domain(directory: &Directory, domain: &Domain) -> Result<Entry, Ad
 }
 
 async fn find(directory: &Directory, address: &Address) -> Result<Option<Entry>, AdminError> {
-    const ATTRIBUTES: &[&str] = &[names::OBJECT_CLASS, names::DELIVERY_MODE];
+    const ATTRIBUTES: &[&str] = &[names::OBJECT_CLASS, names::DELIVERY_MODE, names::MAIL_FORWARDING_ADDRESS];
     let filter = format!("({}={})", names::MAIL, ldap_escape(address.key()));
     Ok(search(directory, directory.base(), &filter, ATTRIBUTES).await?.into_iter().next())
 }

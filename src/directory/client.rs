@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ldap3::{Scope, dn_escape, ldap_escape};
 
-use super::account::{Account, AccountStatus, Expansion, Recipient};
+use super::account::{Account, AccountStatus, Expansion, Forwarding, Recipient};
 use super::cache::Cache;
 use super::connection::{Identity, Pool, Verdict};
 use super::dkim::DomainKey;
@@ -95,19 +95,27 @@ impl Directory {
     /// # Errors
     /// When the directory gives no answer: temporary.
     pub async fn resolve(&self, address: &Address) -> Result<Recipient, DirectoryError> {
+        Ok(self.resolve_with_forwarding(address).await?.0)
+    }
+
+    /// The same, and where an account's mail goes.
+    async fn resolve_with_forwarding(&self, address: &Address) -> Result<(Recipient, Forwarding), DirectoryError> {
         let Some(domain_status) = self.domain_status(address.domain()).await? else {
-            return Ok(Recipient::NotLocal);
+            return Ok((Recipient::NotLocal, Forwarding::default()));
         };
         let Some(known) = self.known(address).await? else {
-            return Ok(Recipient::NoSuchUser);
+            return Ok((Recipient::NoSuchUser, Forwarding::default()));
         };
         Ok(match &known.what {
-            What::Account(account) => Recipient::Account(strictest(account, domain_status)),
-            What::Alias(targets) => Recipient::Alias(targets.clone()),
+            What::Account(account, forwarding) => {
+                (Recipient::Account(strictest(account, domain_status)), forwarding.clone())
+            }
+            What::Alias(targets) => (Recipient::Alias(targets.clone()), Forwarding::default()),
         })
     }
 
-    /// What the address is, aliases followed to the end. A loop of aliases ends where it began.
+    /// What the address is, aliases and forwarding followed to the end. A loop ends where it began; mail that would
+    /// go round it and to nobody stays with the accounts in it.
     ///
     /// # Errors
     /// When the directory gives no answer, or an alias is nested too deep or too large: temporary.
@@ -120,24 +128,41 @@ impl Directory {
         let mut expansion = Expansion::default();
         let mut seen = HashSet::from([address.key()]);
         let mut level = vec![address.clone()];
+        // Accounts that keep no copy.
+        let mut passed_on: Vec<Arc<Account>> = Vec::new();
         for _ in 0..=ALIAS_DEPTH_MAX {
             let mut next = Vec::new();
             for address in level {
-                match self.resolve(&address).await? {
-                    Recipient::Account(account) => {
-                        if !expansion.accounts.iter().any(|have| have.id == account.id) {
-                            expansion.accounts.push(account);
+                let targets = match self.resolve_with_forwarding(&address).await? {
+                    (Recipient::Account(account), forwarding) => {
+                        // Mail for an account that takes none is refused, not passed on.
+                        let takes_mail = account.status.takes_mail();
+                        let keeps = forwarding.keep || !takes_mail;
+                        let accounts = if keeps { &mut expansion.accounts } else { &mut passed_on };
+                        if !accounts.iter().any(|have| have.id == account.id) {
+                            accounts.push(account);
                         }
+                        if takes_mail { forwarding.to } else { Vec::new() }
                     }
-                    Recipient::Alias(targets) => next.extend(targets.into_iter().filter(|to| seen.insert(to.key()))),
-                    Recipient::NoSuchUser => expansion.missing.push(address),
-                    Recipient::NotLocal => expansion.remote.push(address),
-                }
+                    (Recipient::Alias(targets), _) => targets,
+                    (Recipient::NoSuchUser, _) => {
+                        expansion.missing.push(address);
+                        Vec::new()
+                    }
+                    (Recipient::NotLocal, _) => {
+                        expansion.remote.push(address);
+                        Vec::new()
+                    }
+                };
+                next.extend(targets.into_iter().filter(|to| seen.insert(to.key())));
             }
             if seen.len() > ALIAS_TARGETS_MAX {
                 return Err(too_large());
             }
             if next.is_empty() {
+                if expansion == Expansion::default() {
+                    expansion.accounts = passed_on;
+                }
                 return Ok(expansion);
             }
             level = next;
@@ -199,7 +224,7 @@ impl Directory {
         let (Some(known), Some(domain_status)) = (known, domain_status) else {
             return self.refuse_unknown(&address, password, client).await;
         };
-        let What::Account(account) = &known.what else {
+        let What::Account(account, _) = &known.what else {
             return self.refuse_unknown(&address, password, client).await;
         };
         let account = strictest(account, domain_status);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ldap3::asn1::StructureTag;
 
-use super::account::{Account, AccountStatus};
+use super::account::{Account, AccountStatus, Forwarding};
 use super::dkim::{DomainKey, KEYS_MAX};
 use super::vocabulary as names;
 use crate::base::address::{Address, Domain};
@@ -77,9 +77,26 @@ impl Entry {
         keys
     }
 
-    /// Whether mail for the entry goes elsewhere and nowhere else (qmail-ldap: `forwardonly`, in newer ones `nolocal`).
+    /// Whether mail for the entry goes elsewhere and nowhere else, and it is no person with a login.
     pub(super) fn is_alias(&self) -> bool {
+        self.is_forward_only() && !self.has(names::OBJECT_CLASS, names::INET_ORG_PERSON)
+    }
+
+    /// qmail-ldap: `forwardonly`, in newer ones `nolocal`.
+    fn is_forward_only(&self) -> bool {
         self.has(names::DELIVERY_MODE, names::FORWARD_ONLY) || self.has(names::DELIVERY_MODE, "nolocal")
+    }
+
+    fn forwarding_addresses(&self) -> Vec<Address> {
+        self.all(names::MAIL_FORWARDING_ADDRESS).filter_map(|text| text.parse().ok()).collect()
+    }
+
+    /// Where an account's mail goes besides, or instead. An account that forwards only, but to nobody, keeps its mail.
+    pub(super) fn forwarding(&self) -> Forwarding {
+        let to =
+            if self.has(names::DELIVERY_MODE, names::NO_FORWARD) { Vec::new() } else { self.forwarding_addresses() };
+        let keep = to.is_empty() || !self.is_forward_only();
+        Forwarding { to, keep }
     }
 }
 
@@ -94,12 +111,13 @@ pub(super) struct Known {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
-    Account(Arc<Account>),
+    Account(Arc<Account>, Forwarding),
     Alias(Vec<Address>),
 }
 
 /// Attributes that `Known::from_entry` needs.
 pub(super) const KNOWN_ATTRIBUTES: &[&str] = &[
+    names::OBJECT_CLASS,
     names::MAIL,
     names::CN,
     names::MAIL_QUOTA_SIZE,
@@ -118,14 +136,13 @@ impl Known {
         let revision = entry.first(names::ENTRY_CSN).or_else(|| entry.first(names::MODIFY_TIMESTAMP));
         let revision = revision.unwrap_or_default().to_owned();
         let what = if entry.is_alias() {
-            let targets: Vec<Address> =
-                entry.all(names::MAIL_FORWARDING_ADDRESS).filter_map(|text| text.parse().ok()).collect();
+            let targets = entry.forwarding_addresses();
             if targets.is_empty() {
                 return None;
             }
             What::Alias(targets)
         } else {
-            What::Account(Arc::new(account(entry)?))
+            What::Account(Arc::new(account(entry)?), entry.forwarding())
         };
         Some(Self { dn: entry.dn.clone(), revision, what })
     }

@@ -28,7 +28,7 @@ pub mod vocabulary;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, AccountStatus, Expansion, Recipient};
+pub use account::{Account, AccountStatus, Expansion, Forwarding, Recipient};
 pub use bootstrap::bootstrap;
 pub use client::Directory;
 pub use error::{AdminError, AuthError, DirectoryError};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::account::AccountStatus;
+use super::account::{AccountStatus, Forwarding};
 use super::cache::Cache;
 use super::connection::Verdict;
 use super::entry::{Entry, Known, What};
@@ -52,11 +52,30 @@ fn entry_with_forwardonly_is_an_alias_and_others_are_accounts() {
     );
     let known = Known::from_entry(&user).unwrap();
     assert_eq!(known.revision, "20261124033000Z");
-    let What::Account(account) = known.what else { panic!("an account") };
+    let What::Account(account, forwarding) = known.what else { panic!("an account") };
+    assert_eq!(forwarding, Forwarding { to: Vec::new(), keep: true });
     assert_eq!(account.address.key(), "u1@example.test");
     assert_eq!(account.quota_bytes, Some(1_048_576));
     assert_eq!(account.id[..4], [0xf8, 0x1d, 0x4f, 0xae]);
     assert!(account.admin);
+}
+
+#[test]
+fn a_person_who_forwards_has_a_mailbox_all_the_same() {
+    let check = |more: &[(&str, &[&str])], to: &[&str], keep: bool| {
+        let usual: [(&str, &[&str]); 2] =
+            [("objectClass", &["inetOrgPerson", "qmailUser"]), ("mail", &["u1@example.test"])];
+        let entry = Entry::new("uid=u1", &[&usual[..], more].concat());
+        let What::Account(_, forwarding) = Known::from_entry(&entry).unwrap().what else { panic!("an account") };
+        let to = to.iter().map(|address| address.parse().unwrap()).collect();
+        assert_eq!(forwarding, Forwarding { to, keep }, "{more:?}");
+    };
+    let forward: (&str, &[&str]) = ("mailForwardingAddress", &["a@b.test"]);
+    check(&[forward], &["a@b.test"], true);
+    check(&[forward, ("deliveryMode", &["forwardonly"])], &["a@b.test"], false);
+    check(&[forward, ("deliveryMode", &["noprogram", "nolocal"])], &["a@b.test"], false);
+    check(&[forward, ("deliveryMode", &["noforward"])], &[], true);
+    check(&[("deliveryMode", &["nolocal"])], &[], true); // to nobody: mail must not be lost
 }
 
 #[test]

@@ -14,8 +14,10 @@ pub const MAIL_FORWARDING_ADDRESS: &str = "mailForwardingAddress";
 pub const MAIL_QUOTA_SIZE: &str = "mailQuotaSize";
 pub const ACCOUNT_STATUS: &str = "accountStatus";
 pub const DELIVERY_MODE: &str = "deliveryMode";
-/// The `deliveryMode` of an alias: mail is passed on, none is kept.
+/// The `deliveryMode` of an alias, and of an account that keeps no copy: mail is passed on, none is kept.
 pub const FORWARD_ONLY: &str = "forwardonly";
+/// The `deliveryMode` of an account that does not forward now, though it has addresses to forward to.
+pub const NO_FORWARD: &str = "noforward";
 pub const ASSOCIATED_DOMAIN: &str = "associatedDomain";
 pub const USER_PASSWORD: &str = "userPassword";
 pub const ENTRY_UUID: &str = "entryUUID";

@@ -290,6 +290,9 @@ impl Engine {
             let attempt = Try { name: dn.to_string(), account: dn.key(), client };
             return Ok(self.verify(&attempt, password, hashes).await?.is_some());
         }
+        if attribute.syntax == schema::Syntax::Secret && rights.reads != Reads::Everything {
+            return Err(Refusal::insufficient_access());
+        }
         if attribute.syntax.normalize(&value).is_none() {
             return Err(Refusal::new(Code::InvalidAttributeSyntax, "not a value of this attribute"));
         }

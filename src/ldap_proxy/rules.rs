@@ -18,6 +18,7 @@ use super::plan;
 use super::refusal::Refusal;
 use super::schema::Syntax;
 use super::view::{Changing, ViewError};
+use crate::directory::vocabulary as names;
 
 /// Why an entry is not written.
 #[derive(Debug)]
@@ -89,8 +90,9 @@ fn check_domain(entry: &Entry, base: &Dn) -> Result<(), Refusal> {
 fn check_user(entry: &Entry) -> Result<(), Refusal> {
     named_by(entry, "uid")?;
     require_qmail_user(entry)?;
-    if entry.text("deliveryMode").is_some() || entry.text("mailForwardingAddress").is_some() {
-        return Err(Refusal::new(Code::ConstraintViolation, "a user has a mailbox; forwarding is for aliases"));
+    if is_forward_only(entry) && entry.text("mailForwardingAddress").is_none() {
+        let text = "a user who keeps no copy of the mail has at least one mailForwardingAddress";
+        return Err(Refusal::new(Code::ConstraintViolation, text));
     }
     if entry.text("mailQuotaSize").is_some_and(|quota| quota.starts_with('-')) {
         return Err(Refusal::new(Code::ConstraintViolation, "mailQuotaSize is a number of bytes"));
@@ -101,7 +103,7 @@ fn check_user(entry: &Entry) -> Result<(), Refusal> {
 fn check_alias(entry: &Entry) -> Result<(), Refusal> {
     named_by(entry, "cn")?;
     require_qmail_user(entry)?;
-    if entry.text("deliveryMode").is_none() || entry.text("mailForwardingAddress").is_none() {
+    if !is_forward_only(entry) || entry.text("mailForwardingAddress").is_none() {
         let text = "an alias has deliveryMode forwardonly and at least one mailForwardingAddress";
         return Err(Refusal::new(Code::ConstraintViolation, text));
     }
@@ -109,6 +111,11 @@ fn check_alias(entry: &Entry) -> Result<(), Refusal> {
         return Err(Refusal::new(Code::ConstraintViolation, "an alias has no password"));
     }
     Ok(())
+}
+
+/// Whether mail for the entry is passed on and none kept.
+fn is_forward_only(entry: &Entry) -> bool {
+    entry.text("deliveryMode").is_some_and(|mode| !mode.eq_ignore_ascii_case(names::NO_FORWARD))
 }
 
 /// The domain name of the entry in which this one stands.

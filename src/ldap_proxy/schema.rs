@@ -179,7 +179,7 @@ const fn server(oid: &'static str, names: &'static [&'static str], syntax: Synta
 
 /// qmail.schema: "active, noaccess, disabled, deleted".
 const STATUS_WORDS: &[&str] = &["active", "noaccess", "disabled", "deleted"];
-const DELIVERY_WORDS: &[&str] = &["forwardonly"];
+const DELIVERY_WORDS: &[&str] = &["forwardonly", "nolocal", "noforward"];
 const ROLE_WORDS: &[&str] = &["administrator", "service"];
 
 pub(super) static ATTRIBUTES: &[AttributeType] = &[

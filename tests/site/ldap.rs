@@ -479,6 +479,101 @@ fn roles_learn_who_an_address_is() {
 }
 
 #[test]
+fn private_keys_are_read_by_those_who_read_everything_and_told_to_nobody_else() {
+    let site = start();
+    site.user("u1", "secret1");
+    const DOMAIN: &str = "ou=example.test,o=demo";
+    // As it would be if an administrator put a key into the wrong entry.
+    let stray = format!("dn: {U1}\nchangetype: modify\nadd: fifeDkimKey\nfifeDkimKey: stray key\n");
+    good(&as_admin(&site, "ldapmodify", &[], &stray));
+    let of_domain = ["-s", "base", "-b", DOMAIN, "(objectClass=*)", "fifeDkimKey", "*", "+"];
+    let key = found(&site, &of_domain);
+    assert!(key.contains("fifeDkimKey:"), "an administrator reads it: {key}");
+    let as_user =
+        |program: &str, args: &[&str]| tool(&site, program, &[&["-D", U1, "-w", "secret1"][..], args].concat(), "");
+    let seen = good(&as_user("ldapsearch", &["-LLL", "-b", "o=demo", "(objectClass=*)", "fifeDkimKey", "*", "+"]));
+    assert!(seen.contains("dn: ") && !seen.contains("fifeDkimKey"), "{seen}");
+    for filter in [
+        "(fifeDkimKey=*)",
+        "(fifeDkimKey=stray*)",
+        "(!(fifeDkimKey=x))",
+        "(fifeDkimKey>=a)",
+        "(fifeDkimKey:=stray key)",
+    ] {
+        let seen = good(&as_user("ldapsearch", &["-LLL", "-b", "o=demo", filter, "dn"]));
+        assert_eq!(seen, "", "{filter}");
+    }
+    refused(&as_user("ldapsearch", &of_domain), 32);
+    refused(&as_user("ldapcompare", &[U1, "fifeDkimKey:stray key"]), 50);
+    refused(&as_user("ldapcompare", &[DOMAIN, "fifeDkimKey:x"]), 32);
+    refused(&tool(&site, "ldapsearch", &of_domain, ""), 50);
+    refused(&tool(&site, "ldapcompare", &[DOMAIN, "fifeDkimKey:x"], ""), 50);
+    let steal = format!("dn: {DOMAIN}\nchangetype: modify\nreplace: fifeDkimKey\nfifeDkimKey: x\n");
+    refused(&tool(&site, "ldapmodify", &["-D", U1, "-w", "secret1"], &steal), 50);
+    // A service of the site, known by its entry, reads it over TLS from afar and changes nothing.
+    let service = "uid=reader,ou=example.test,o=demo";
+    site.user("reader", "secret2");
+    let appoint = format!("dn: {service}\nchangetype: modify\nreplace: fifeRole\nfifeRole: service\n");
+    good(&as_admin(&site, "ldapmodify", &[], &appoint));
+    let as_service = |program: &str, args: &[&str], input: &str| {
+        tool(&site, program, &[&["-D", service, "-w", "secret2"][..], args].concat(), input)
+    };
+    assert!(good(&as_service("ldapsearch", &of_domain, "")).contains("fifeDkimKey:"));
+    refused(&as_service("ldapmodify", &[], &steal), 50);
+    let private = key.lines().find(|line| line.starts_with("fifeDkimKey:")).unwrap();
+    assert!(!site.log().contains(private.rsplit(' ').next().unwrap()), "no private key in the log");
+}
+
+#[test]
+fn a_user_forwards_mail_and_keeps_a_copy_or_does_not() {
+    let site = start();
+    for user in ["u1", "u2", "u3"] {
+        site.user(user, "secret1");
+    }
+    let directory = client(&site, "0s");
+    let runtime = runtime();
+    let forward = |args: &[&str], code: i32| {
+        let output = site.fife(&[&["user", "forward"][..], args].concat());
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Who gets mail for u1: mailboxes, then addresses elsewhere.
+    let gets = || {
+        let expansion = runtime.block_on(directory.expand(&address("u1@example.test"))).unwrap();
+        assert_eq!(expansion.missing, []);
+        let mut names: Vec<String> = expansion.accounts.iter().map(|account| account.address.to_string()).collect();
+        names.sort();
+        names.extend(expansion.remote.iter().map(Address::to_string));
+        names.join(" ")
+    };
+    assert_eq!(forward(&["u1@example.test"], 0), "");
+    forward(&["u1@example.test", "--to", "u2@example.test,far@elsewhere.test"], 0);
+    assert_eq!(gets(), "u1@example.test u2@example.test far@elsewhere.test");
+    let shown = forward(&["u1@example.test", "--no-keep"], 0);
+    assert!(shown.contains("u2@example.test\n") && !shown.contains("kept"), "{shown}");
+    assert_eq!(gets(), "u2@example.test far@elsewhere.test");
+    let login = runtime.block_on(directory.authenticate("u1@example.test", &secret("secret1"), None));
+    assert!(login.is_ok(), "who keeps no copy logs in all the same: {login:?}");
+    assert!(good(&site.fife(&["user", "list"])).contains("u1@example.test"));
+    assert_eq!(good(&site.fife(&["alias", "list"])), "", "a user is no alias");
+
+    // A chain through an alias, and a loop: everybody once, and mail that would go round is kept.
+    good(&site.fife(&["alias", "add", "team@example.test", "u3@example.test", "u1@example.test"]));
+    forward(&["u2@example.test", "--to", "team@example.test", "--keep"], 0);
+    assert_eq!(gets(), "u2@example.test u3@example.test far@elsewhere.test");
+    forward(&["u1@example.test", "--to", "u2@example.test", "--no-keep"], 0);
+    forward(&["u2@example.test", "--to", "u1@example.test", "--no-keep"], 0);
+    assert_eq!(gets(), "u1@example.test u2@example.test");
+    good(&site.fife(&["user", "suspend", "--refuse-mail", "u2@example.test"]));
+    assert_eq!(gets(), "u2@example.test", "mail for who takes none is not passed on");
+    forward(&["u1@example.test", "--off"], 0);
+    assert_eq!(gets(), "u1@example.test");
+    forward(&["u1@example.test", "--no-keep"], 1);
+    forward(&["team@example.test", "--to", "u1@example.test"], 1); // an alias
+    forward(&["u1@example.test", "--off", "--keep"], 2);
+}
+
+#[test]
 fn a_password_is_hashed_once_for_many_logins_until_it_changes() {
     let site = start();
     site.user("u1", "secret1");

@@ -190,6 +190,19 @@ fn entries_stand_where_the_tree_has_a_place_for_them() {
 }
 
 #[test]
+fn a_user_forwards_and_keeps_no_copy_only_with_somebody_to_forward_to() {
+    let mut tree = Tree::new();
+    tree.refused(modify(U1, &[(Type::Replace, "deliveryMode", &["forwardonly"])]), Code::ConstraintViolation);
+    tree.refused(user("u2", &[("deliveryMode", "nolocal")]), Code::ConstraintViolation);
+    tree.done(modify(U1, &[(Type::Replace, "mailForwardingAddress", &["x@elsewhere.test"])]));
+    tree.done(modify(U1, &[(Type::Replace, "deliveryMode", &["forwardonly"])]));
+    tree.refused(modify(U1, &[(Type::Delete, "mailForwardingAddress", &[])]), Code::ConstraintViolation);
+    tree.done(modify(U1, &[(Type::Replace, "deliveryMode", &["noforward"])]));
+    let info = "cn=info,ou=example.test,o=demo";
+    tree.refused(modify(info, &[(Type::Replace, "deliveryMode", &["noforward"])]), Code::ConstraintViolation);
+}
+
+#[test]
 fn an_address_is_one_entrys_whatever_the_attribute_and_the_letter_case() {
     let mut tree = Tree::new();
     let also = |address| modify(U1, &[(Type::Add, "mailAlternateAddress", address)]);
