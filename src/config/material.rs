@@ -65,7 +65,9 @@ pub fn role_view(effective: &Effective, role: Role, material: &Material) -> Role
     let table = match role {
         Role::LdapProxy => serde_json::json!({ "own": tables.ldap_proxy, "base": tables.directory.base }),
         Role::PopImap => serde_json::json!({ "own": tables.pop_imap, "directory": tables.directory }),
-        Role::Smtp => serde_json::json!({ "own": tables.smtp, "directory": tables.directory, "dns": tables.dns }),
+        Role::Smtp => {
+            serde_json::json!({ "own": tables.smtp, "authentication": tables.smtp_authentication, "directory": tables.directory, "dns": tables.dns })
+        }
     };
     let settings =
         serde_json::json!({ "host": host, "site": site, "log": tables.log, "tls": tables.tls, "role": table });

@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod pop_imap;
 pub mod site;
 pub mod smtp;
+pub mod smtp_authentication;
 pub mod tls;
 // types that settings are made of
 pub mod address;
@@ -81,6 +82,8 @@ pub struct Tables {
     pub dns: dns::Dns,
     /// Receiving mail on port 25, taking it from users for submission, delivering it.
     pub smtp: smtp::Smtp,
+    /// Signing what users send (DKIM); checking what other servers bring (SPF, DKIM, DMARC).
+    pub smtp_authentication: smtp_authentication::SmtpAuthentication,
     /// Mailboxes: LMTP in; IMAP and POP3 out.
     pub pop_imap: pop_imap::PopImap,
     /// The directory door: LDAP, on the embedded directory.

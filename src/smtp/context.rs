@@ -10,6 +10,7 @@ use nix::sys::statvfs::statvfs;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
+use super::authentication::Authentication;
 use super::lmtp;
 use super::queue::Queue;
 use crate::base::address::{Address, Domain};
@@ -30,6 +31,7 @@ pub(super) struct Context {
     /// The site's domain, where mail for `<Postmaster>` goes.
     pub domain: Option<Domain>,
     pub directory: Directory,
+    pub authentication: Authentication,
     pub queue: Queue,
     pub lmtp: lmtp::Pool,
     pub space: Space,

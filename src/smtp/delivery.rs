@@ -75,8 +75,17 @@ pub(super) fn decide(fates: &[Fate]) -> Decision {
 
 /// Delivers or keeps the message; gives the reply to the client.
 pub(super) async fn hand_over(context: &Context, origin: &Origin, message: Message) -> Reply {
-    let size = message.size();
     let id = message.envelope.id;
+    let message = match context.authentication.pass(origin, message).await {
+        Ok(message) => message,
+        Err(reply) => {
+            let outcome = if reply.is_permanent() { "refused" } else { "tempfail" };
+            MESSAGES.with_label_values(&[outcome]).inc();
+            info!(message = %id, outcome, %reply, "message");
+            return reply;
+        }
+    };
+    let size = message.size();
     let mailboxes: Vec<&Address> = message.envelope.recipients.iter().map(|recipient| &recipient.mailbox).collect();
     let fates = context.lmtp.deliver(&message, &mailboxes).await;
     let (reply, outcome) = match decide(&fates) {

@@ -18,6 +18,17 @@ pub(super) static MESSAGES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 /// Octets of messages that were taken.
 pub(super) static RECEIVED_BYTES: LazyLock<IntCounter> =
     LazyLock::new(|| counter("fife_smtp_received_bytes_total", "Octets of messages that were taken."));
+/// Messages from other servers by what was found out about them: `method` (`spf`, `dkim`, `dmarc`) and `result` (RFC 8601 section 2.7).
+pub(super) static AUTHENTICATION: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters(
+        "fife_smtp_authentication_messages_total",
+        "Messages from other servers, by result of each method of sender authentication.",
+        &["method", "result"],
+    )
+});
+/// Messages that were signed.
+pub(super) static DKIM_SIGNED: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("fife_smtp_dkim_signed_messages_total", "Messages that were signed by DKIM."));
 /// Recipients refused at RCPT.
 pub(super) static RECIPIENTS_REFUSED: LazyLock<IntCounter> =
     LazyLock::new(|| counter("fife_smtp_recipients_refused_total", "Recipients that were refused at RCPT."));

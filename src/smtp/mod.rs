@@ -5,10 +5,12 @@
 //! - `session` decides what is said, on `line`, `command`, `sasl`, `extension`, `reply`; makes an `envelope` and a message, with
 //!   `header` and `trace`. None of them does I/O.
 //! - `conversation` is the socket around a session; `recipients` asks the directory.
+//! - `authentication` signs what users send, and checks what other servers bring.
 //! - `delivery` hands a message to the mailboxes while its sender waits, by `lmtp`; what cannot be handed over goes into the `queue`, out of
 //!   which the `runner` delivers it; what nobody will take goes back by `bounce`.
 //! - `serve` wires it all together, `context` is what its tasks share, `metrics` what they count.
 
+pub mod authentication;
 mod bounce;
 pub mod command;
 mod context;

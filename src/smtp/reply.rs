@@ -147,6 +147,10 @@ pub const NOT_LOCAL: Reply = Reply::new(550, 7, 1, "not a local domain; delivery
 pub const ALIAS_LEADS_OUT: Reply =
     Reply::new(550, 7, 1, "forwards to another domain; delivery to other domains is not configured");
 pub const ALIAS_LOOPS: Reply = Reply::new(550, 4, 6, "forwards in a circle");
+pub const DMARC_REFUSED: Reply = Reply::new(550, 7, 1, "refused as the DMARC policy of the author's domain asks");
+pub const TOO_MANY_AUTHORS: Reply = Reply::new(550, 7, 1, "authors of too many domains in From");
+pub const POLICY_UNKNOWN: Reply =
+    Reply::new(451, 4, 3, "the policy of the author's domain cannot be learned, try again later");
 pub const NOT_OWN_ADDRESS: Reply = Reply::new(553, 7, 1, "not an address of the signed-in user");
 pub const DIRECTORY_AWAY: Reply = Reply::new(451, 3, 0, "user directory not reachable, try again later");
 pub const NO_ROOM: Reply = Reply::new(452, 3, 1, "no room on this system, try again later");

@@ -5,10 +5,12 @@
 use std::io;
 use std::sync::Arc;
 
+use hickory_resolver::net::NetError;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use super::authentication::Authentication;
 use super::context::{Context, SPACE_CHECK_EVERY, Space};
 use super::conversation::{self, Service};
 use super::metrics::SESSIONS;
@@ -17,6 +19,7 @@ use super::session::{Personality, Settings};
 use super::{lmtp, runner};
 use crate::base::clock;
 use crate::directory::Directory;
+use crate::net::dns;
 use crate::net::metrics::Health;
 use crate::net::{Handover, Limits, Listener, Shutdown, accept_loop};
 
@@ -32,6 +35,8 @@ pub enum SmtpError {
     Listeners(#[from] io::Error),
     #[error(transparent)]
     Queue(#[from] QueueError),
+    #[error("no DNS resolver: {0}")]
+    Dns(#[from] NetError),
     #[error("{0}")]
     Bug(#[from] tokio::task::JoinError),
 }
@@ -73,6 +78,13 @@ async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
     let password = handover.secret("directory.bind-password").cloned();
     let directory = Directory::connect(&tables.directory, &handover.base_dn(), &handover.state_dir, password)
         .with_login_domain(domain.clone());
+    let authentication = Authentication::new(
+        tables.smtp_authentication.clone(),
+        hostname.clone(),
+        domain.clone(),
+        directory.clone(),
+        dns::resolver(&tables.dns)?,
+    );
     let (queue_dir, size_max) = (handover.role_dir().join(QUEUE_DIR), settings.message_size_max.get());
     let open = move || Queue::open(&queue_dir, size_max, clock::monotonic());
     let queue = tokio::task::spawn_blocking(open).await??;
@@ -80,7 +92,7 @@ async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
     let space = Space::new(handover.role_dir(), settings.free_space_min.get());
     let memory = Semaphore::new(Context::memory_units(&settings));
     info!(hostname, queued = queue.len(), "smtp serves");
-    Ok(Arc::new(Context { settings, hostname, domain, directory, queue, lmtp, space, memory }))
+    Ok(Arc::new(Context { settings, hostname, domain, directory, authentication, queue, lmtp, space, memory }))
 }
 
 /// What is offered on which listeners.
