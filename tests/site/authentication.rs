@@ -1,7 +1,18 @@
 //! Sender authentication: the domains' DKIM keys, mail signed and verified, by programs that nobody here wrote.
 
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use fife::base::address::Address;
+use fife::base::clock;
+use fife::config::dns::Dns;
+use fife::net::dns::resolver;
+use fife::smtp::authentication::verify::{Sender, Verifier};
 use serde_json::Value;
 
+use crate::dns::{Nsd, txt};
 use crate::harness::{Site, good, run, text, wait_for};
 
 /// The first domain's keys, once they are made.
@@ -83,4 +94,339 @@ fn directory_only() -> Site {
     std::fs::write(site.config(), toml.replace(r#"["ldap-proxy", "pop-imap", "smtp"]"#, r#"["ldap-proxy"]"#)).unwrap();
     site.launch();
     site
+}
+
+const PASSWORD: &str = "correct horse battery";
+/// Where senders may send from, as their SPF records say; and where they may not.
+const GOOD: &str = "127.0.0.77";
+const BAD: &str = "127.0.0.78";
+
+/// Prints the last message of a mailbox as it came over the wire.
+const LAST: &str = r#"
+import poplib, sys
+host, port, user, password = sys.argv[1:]
+box = poplib.POP3(host, int(port), timeout=60)
+box.user(user)
+box.pass_(password)
+sys.stdout.buffer.write(b"".join(line + b"\r\n" for line in box.retr(len(box.list()[1]))[1]))
+"#;
+
+/// Verifies every signature of a message with dkimpy: prints one line each.
+const DKIMPY: &str = r#"
+import sys, dkim, dns.resolver
+resolver = dns.resolver.Resolver(configure=False)
+resolver.nameservers = [sys.argv[1]]
+def txt(name, timeout=5):
+    return b"".join(resolver.resolve(name.decode(), "TXT")[0].strings)
+message = open(sys.argv[2], "rb").read()
+verifier = dkim.DKIM(message)
+for index in range(message.count(b"DKIM-Signature:")):
+    try:
+        print(verifier.verify(idx=index, dnsfunc=txt))
+    except dkim.ValidationError as error:
+        print(False, error)
+"#;
+
+/// A site with u1 that checks mail from every client, and asks the DNS server at its own address, port 53.
+fn checking(more: &str) -> (Site, SocketAddr) {
+    let mut site = Site::prepare(&format!("[smtp-authentication]\ntrusted-networks = []\n{more}"));
+    let toml = std::fs::read_to_string(site.config()).unwrap();
+    let dns: SocketAddr = format!("{}:53", site.ip()).parse().unwrap();
+    std::fs::write(site.config(), format!("{toml}\n[dns]\nservers = [\"{dns}\"]\ntimeout = \"2s\"\nretries = 1\n"))
+        .unwrap();
+    site.launch();
+    keys(&site);
+    site.user("u1", PASSWORD);
+    (site, dns)
+}
+
+/// Records of a domain that sends from `GOOD` only, and has this policy.
+fn sender(domain: &str, policy: &str) -> String {
+    let spf = txt(domain, &format!("v=spf1 ip4:{GOOD} -all"));
+    spf + &txt(&format!("_dmarc.{domain}"), &format!("v=DMARC1; p={policy}"))
+}
+
+/// swaks to port 25.
+fn swaks(site: &Site, from_ip: &str, envelope: &str, args: &[&str]) -> Output {
+    let (ip, port) = (site.ip(), site.port("smtp"));
+    let usual =
+        ["--server", &ip, "--port", &port, "--to", "u1@example.test", "--local-interface", from_ip, "--timeout", "60"];
+    run("swaks", &[&usual[..], &["--from", envelope], args].concat(), b"")
+}
+
+fn last(site: &Site) -> String {
+    good(&run("/usr/bin/python3", &["-c", LAST, &site.ip(), &site.port("pop3"), "u1@example.test", PASSWORD], b""))
+}
+
+/// The topmost Authentication-Results of the last message, on one line.
+fn results(site: &Site) -> String {
+    let message = last(site).replace("\r\n\t", " ");
+    message.lines().find_map(|line| line.strip_prefix("Authentication-Results: ")).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn policies_of_senders_are_obeyed_and_the_results_noted() {
+    let (site, dns) = checking("");
+    let zone = [
+        sender("strict.test", "reject"),
+        sender("careful.test", "quarantine"),
+        sender("curious.test", "none"),
+        sender("rival.test", "none"),
+        txt("nopolicy.test", &format!("v=spf1 ip4:{GOOD} -all")),
+        txt("mail.strict.test", &format!("v=spf1 ip4:{GOOD} -all")),
+    ];
+    let _dns = Nsd::start(dns, &zone.concat(), &["broken.test"]);
+    let check = |from_ip: &str, envelope: &str, header: &str, expected: &[&str]| {
+        good(&swaks(&site, from_ip, envelope, &["--ehlo", "mail.strict.test", "--h-From", header]));
+        let results = results(&site);
+        assert!(results.starts_with("demo.example.test; "), "{results}");
+        for part in expected {
+            assert!(results.contains(part), "{envelope} from {from_ip}: {part} in {results}");
+        }
+    };
+    let refused = |from_ip: &str, envelope: &str, header: &str| {
+        let output = text(&swaks(&site, from_ip, envelope, &["--h-From", header]));
+        assert!(output.contains("<** 550 5.7.1 refused as the DMARC policy of strict.test asks"), "{output}");
+    };
+    let strict = ["spf=pass", "smtp.mailfrom=u@strict.test", "dkim=none", "dmarc=pass", "header.from=strict.test"];
+    check(GOOD, "u@strict.test", "U <u@strict.test>", &strict);
+    // A subdomain in the envelope aligns (RFC 9989 section 4.10.2), another domain does not.
+    check(GOOD, "u@mail.strict.test", "U <u@strict.test>", &["spf=pass", "dmarc=pass"]);
+    check(GOOD, "<>", "U <u@strict.test>", &["smtp.helo=mail.strict.test", "dmarc=pass"]);
+    refused(BAD, "u@strict.test", "U <u@strict.test>");
+    refused(GOOD, "u@rival.test", "U <u@strict.test>");
+    // Two authors: the one who may not is not hidden behind the one who may.
+    refused(GOOD, "u@rival.test", "u@rival.test, u@strict.test");
+    check(BAD, "u@careful.test", "u@careful.test", &["spf=fail", "dmarc=fail", "policy.dmarc=quarantine"]);
+    check(BAD, "u@curious.test", "u@curious.test", &["spf=fail", "dmarc=fail", "policy.dmarc=none"]);
+    check(GOOD, "u@nopolicy.test", "u@nopolicy.test", &["spf=pass", "dmarc=none"]);
+    check(GOOD, "u@nowhere.test", "u@nowhere.test", &["spf=none", "dmarc=none"]);
+    check(GOOD, "u@broken.test", "u@broken.test", &["spf=temperror", "dmarc=temperror"]);
+    let forged = "Authentication-Results: demo.example.test; dkim=pass header.d=bank.test";
+    check(GOOD, "u@nopolicy.test", "u@nopolicy.test", &["spf=pass"]);
+    good(&swaks(&site, GOOD, "u@nopolicy.test", &["--add-header", forged]));
+    assert!(!last(&site).contains("bank.test"), "{}", last(&site));
+    let metrics = good(&run("curl", &["-s", &format!("http://{}/metrics", site.at("metrics"))], b""));
+    let counted = metrics.lines().find(|line| {
+        line.starts_with("fife_smtp_authentication_messages_total")
+            && line.contains("dmarc")
+            && line.contains("\"pass\"")
+    });
+    assert!(counted.is_some_and(|line| line.ends_with(" 3")), "{counted:?}");
+}
+
+#[test]
+fn a_site_may_only_mark_and_another_may_wait_for_dns() {
+    let (site, dns) = checking("dmarc = \"mark\"\n");
+    let nsd = Nsd::start(dns, &sender("strict.test", "reject"), &[]);
+    good(&swaks(&site, BAD, "u@strict.test", &["--h-From", "u@strict.test"]));
+    let found = results(&site);
+    assert!(found.contains("dmarc=fail") && found.contains("policy.dmarc=reject"), "{found}");
+    drop((site, nsd));
+    // Nobody answers: the budget bounds the wait, the client is told to come again.
+    let (site, _) = checking("dns-failure = \"defer\"\ntime-max = \"1s\"\n");
+    let output = text(&swaks(&site, GOOD, "u@strict.test", &["--h-From", "u@strict.test"]));
+    assert!(output.contains("<** 451 4.4.3"), "{output}");
+}
+
+#[test]
+fn dkimpy_and_opendkim_accept_what_fife_signs_and_see_what_was_changed() {
+    let (site, dns) = checking("");
+    let published = keys(&site);
+    let zone: String =
+        published.iter().map(|key| txt(key["name"].as_str().unwrap(), key["record"].as_str().unwrap())).collect();
+    let _dns = Nsd::start(dns, &zone, &[]);
+    let (ip, port) = (site.ip(), site.port("submission"));
+    let submit = |from: &str| {
+        let output = Command::new("swaks")
+            .args(["--server", &ip, "--port", &port, "--to", "u1@example.test", "--from", "u1@example.test"])
+            .args(["--auth-user", "u1@example.test", "--auth-password", PASSWORD, "--h-From", from])
+            .args(["--header", "Subject: f\u{fc}r dich", "--body", "\u{4f60}\u{597d}, all.  \n.\nLast line."])
+            .output();
+        good(&output.unwrap());
+        last(&site)
+    };
+    let message = submit("U <u1@example.test>");
+    assert_eq!(message.matches("DKIM-Signature:").count(), 2, "{message}");
+    let file = site.dir().join("signed.eml");
+    std::fs::write(&file, &message).unwrap();
+    let verified = dkimpy(&site, &file);
+    assert_eq!(verified, "True\nTrue\n");
+    let told = opendkim(&site, &file);
+    assert!(told.status.success(), "{}", text(&told));
+    std::fs::write(&file, message.replace("Last line.", "Last line!")).unwrap();
+    assert!(!dkimpy(&site, &file).contains("True"));
+    assert!(!opendkim(&site, &file).status.success());
+    // Nobody signs in another user's domain, and a domain without keys here is nobody's to sign for.
+    assert!(!submit("Bank <u@bank.test>").contains("DKIM-Signature:"));
+}
+
+fn dkimpy(site: &Site, file: &Path) -> String {
+    good(&run("/usr/bin/python3", &["-c", DKIMPY, &site.ip(), &file.display().to_string()], b""))
+}
+
+/// OpenDKIM's verifier, in a mount namespace of its own in which the site's DNS server is the system's.
+fn opendkim(site: &Site, file: &Path) -> Output {
+    let conf = site.dir().join("resolv.conf");
+    std::fs::write(&conf, format!("nameserver {}\n", site.ip())).unwrap();
+    let script = "mount --bind \"$1\" \"$(readlink -f /etc/resolv.conf)\" && exec opendkim-testmsg -C <\"$2\"";
+    let (conf, file) = (conf.display().to_string(), file.display().to_string());
+    run("unshare", &["--mount", "--map-root-user", "sh", "-c", script, "sh", &conf, &file], b"")
+}
+
+#[test]
+fn fife_accepts_what_dkimpy_and_opendkim_sign_and_sees_what_was_changed() {
+    let (site, dns) = checking("");
+    let dir = site.dir().to_owned();
+    let path = |name: &str| dir.join(name).display().to_string();
+    let bits = ["genrsa", "-traditional", "-out"];
+    good(&run("openssl", &[&bits[..], &[&path("rsa.key"), "2048"]].concat(), b""));
+    let public = good(&run("openssl", &["rsa", "-in", &path("rsa.key"), "-pubout"], b""));
+    let rsa: String = public.lines().filter(|line| !line.starts_with('-')).collect();
+    let make = "import sys, nacl.signing, nacl.encoding\nkey = nacl.signing.SigningKey.generate()\n\
+                open(sys.argv[1], 'wb').write(key.encode(nacl.encoding.Base64Encoder))\n\
+                print(key.verify_key.encode(nacl.encoding.Base64Encoder).decode())";
+    let ed25519 = good(&run("/usr/bin/python3", &["-c", make, &path("ed.key")], b""));
+    let zone = [
+        txt("r._domainkey.signer.test", &format!("v=DKIM1; k=rsa; p={rsa}")),
+        txt("e._domainkey.signer.test", &format!("v=DKIM1; k=ed25519; p={}", ed25519.trim())),
+        txt("_dmarc.signer.test", "v=DMARC1; p=reject"),
+    ];
+    let _dns = Nsd::start(dns, &zone.concat(), &[]);
+    let message = "From: U <u@signer.test>\r\nTo: u1@example.test\r\nSubject: signed\r\n elsewhere\r\n\
+                   Date: Tue, 24 Nov 2026 03:30:00 +0000\r\nMessage-ID: <1@signer.test>\r\n\r\nHello,  there.\r\n\r\n";
+    let (rsa_key, ed_key) = (path("rsa.key"), path("ed.key"));
+    let dkimsign = |args: &[&str]| good(&run("dkimsign", args, message.as_bytes()));
+    let opendkim = ["-C", "-d", "signer.test", "-s", "r", "-k", &rsa_key];
+    let signed = [
+        dkimsign(&["r", "signer.test", &rsa_key]),
+        dkimsign(&["--hcanon", "simple", "--bcanon", "simple", "r", "signer.test", &rsa_key]),
+        dkimsign(&["--signalg", "ed25519-sha256", "--bcanon", "relaxed", "e", "signer.test", &ed_key]),
+        good(&run("opendkim-testmsg", &opendkim, message.as_bytes())),
+    ];
+    for message in signed {
+        let message = message.replace("\r\n", "\n");
+        let send = |message: &str| {
+            let file = dir.join("send.eml");
+            std::fs::write(&file, message).unwrap();
+            swaks(&site, BAD, "bounces@list.test", &["--data", &format!("@{}", file.display())])
+        };
+        good(&send(&message));
+        let found = results(&site);
+        assert!(found.contains("dkim=pass") && found.contains("dmarc=pass"), "{found}\n{message}");
+        let changed = text(&send(&message.replace("Hello", "Hallo")));
+        assert!(changed.contains("550 5.7.1 refused as the DMARC policy of signer.test asks"), "{changed}");
+    }
+}
+
+/// Where mail-auth's sources lie, with the data that it is tested with.
+fn mail_auth() -> PathBuf {
+    let args = ["metadata", "--format-version", "1", "--locked", "--offline"];
+    let output = Command::new(env!("CARGO")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let metadata: Value = serde_json::from_str(&good(&output)).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let package = packages.iter().find(|package| package["name"] == "mail-auth").unwrap();
+    Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned()
+}
+
+/// One case of the suite.
+#[derive(Default, Clone)]
+struct Case {
+    helo: String,
+    sender: String,
+    ip: String,
+}
+
+/// The suite's own order (RFC 7208 section 2.4): a HELO that fails decides, so does a HELO without reverse-path.
+#[test]
+fn the_spf_suite_of_rfc_7208_passes_over_a_real_server() {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(mail_auth().join("resources/spf")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let (mut faults, mut cases) = (Vec::new(), 0);
+    for (number, file) in files.iter().enumerate() {
+        for (block, suite) in std::fs::read_to_string(file).unwrap().split("---\n").enumerate() {
+            let at: SocketAddr =
+                format!("127.53.{}.{}:53", std::process::id() % 250, number * 10 + block + 1).parse().unwrap();
+            let (zone, tests) = suite_block(suite);
+            let _dns = Nsd::start(at, &zone, &[]);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let settings = Dns { servers: vec![at.to_string().parse().unwrap()], ..Dns::default() };
+                let verifier =
+                    Verifier::new(resolver(&settings).unwrap(), "localdomain.org".into(), Duration::from_secs(20));
+                for (case, expected) in tests {
+                    cases += 1;
+                    let found = spf(&verifier, &case).await;
+                    if found != expected {
+                        let name = file.file_name().unwrap().display();
+                        faults.push(format!(
+                            "{name} block {block}: {} {} {}: {found}, not {expected}",
+                            case.helo, case.sender, case.ip
+                        ));
+                    }
+                }
+            });
+        }
+    }
+    assert!(cases > 100, "{cases} cases");
+    assert!(faults.is_empty(), "{} of {cases}: {faults:#?}", faults.len());
+}
+
+async fn spf(verifier: &Verifier, case: &Case) -> String {
+    let reverse_path: Option<Address> = case.sender.parse().ok();
+    let client: IpAddr = case.ip.parse().unwrap();
+    let sender = Sender { client, helo: &case.helo, reverse_path: reverse_path.as_ref() };
+    let found = verifier.spf(&sender, clock::monotonic() + Duration::from_secs(20)).await;
+    let helo = found.helo.map(|output| output.result().to_string().to_lowercase());
+    let mail_from = found.mail_from.map(|output| output.result().to_string().to_lowercase());
+    match (helo, mail_from) {
+        (Some(helo), _) if helo == "fail" => helo,
+        (_, Some(mail_from)) => mail_from,
+        (helo, None) => helo.unwrap_or_else(|| "none".into()),
+    }
+}
+
+/// The records of a block as a zone, and its cases with what is expected.
+fn suite_block(suite: &str) -> (String, Vec<(Case, String)>) {
+    let (mut zone, mut tests, mut case) = (String::new(), Vec::new(), Case::default());
+    for line in suite.lines().map(|line| line.trim().trim_start_matches('-').trim()) {
+        let Some((key, value)) = line.split_once(':').map(|(key, value)| (key, value.trim())) else { continue };
+        let (name, rest) = value.split_once(' ').unwrap_or((value, ""));
+        let items = || rest.split(',').map(str::trim);
+        match key {
+            "spf" | "exp" if name.len() <= 250 && name.split('.').all(|label| label.len() <= 63) => {
+                zone += &txt(name, rest)
+            }
+            "a" => zone.extend(items().map(|ip| format!("{name}. A {ip}\n"))),
+            "aaaa" => zone.extend(items().map(|ip| format!("{name}. AAAA {ip}\n"))),
+            "mx" => {
+                for (place, ip) in items().enumerate() {
+                    let kind = if ip.contains(':') { "AAAA" } else { "A" };
+                    zone += &format!("{name}. MX {place} mx{place}.{name}.\nmx{place}.{name}. {kind} {ip}\n");
+                }
+            }
+            "ptr" => zone.extend(items().map(|host| format!("{}. PTR {host}.\n", reverse(name.parse().unwrap())))),
+            "domain" => case.helo = value.to_owned(),
+            "sender" => case.sender = value.to_owned(),
+            "ip" => case.ip = value.to_owned(),
+            "expect" => tests.push((case.clone(), value.split(' ').next().unwrap().to_lowercase())),
+            _ => {}
+        }
+    }
+    (zone, tests)
+}
+
+/// RFC 1035 section 3.5, RFC 3596 section 2.5.
+fn reverse(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(ip) => {
+            let nibbles: Vec<String> = format!("{:032x}", ip.to_bits()).chars().rev().map(String::from).collect();
+            format!("{}.ip6.arpa", nibbles.join("."))
+        }
+    }
 }

@@ -17,6 +17,7 @@
 
 mod authentication;
 mod config;
+mod dns;
 #[allow(dead_code, reason = "each helper serves some of the modules")]
 mod harness;
 mod hostile;
