@@ -50,7 +50,8 @@ impl Nsd {
         let nsd = Self { dir, child };
         let (ip, port) = (at.ip().to_string(), at.port().to_string());
         let asks = "import sys, dns.message, dns.query\n\
-                    dns.query.udp(dns.message.make_query('ns.test.', 'A'), sys.argv[1], port=int(sys.argv[2]), timeout=1)";
+                    answer = dns.query.udp(dns.message.make_query('ns.test.', 'A'), sys.argv[1], port=int(sys.argv[2]), timeout=1)\n\
+                    sys.exit(not answer.answer)";
         let answers = || run("/usr/bin/python3", &["-c", asks, &ip, &port], b"").status.success();
         wait_for("nsd to answer", answers, || nsd.log());
         nsd

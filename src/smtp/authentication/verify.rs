@@ -3,8 +3,11 @@
 //! Owns: the questions, and what bounds them. Called by: `authentication`. Never: decides what follows; `verdict` does.
 //! Spec: RFC 7208 sections 2.3, 2.4 (HELO, MAIL FROM) and 4.6.4 (limits); RFC 6376 section 6; RFC 9989 section 5.3.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
+use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
@@ -13,7 +16,7 @@ use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
     AuthenticatedMessage, AuthenticationResults, DkimOutput, DmarcOutput, DmarcResult, DnsError, Error,
-    MessageAuthenticator, Parameters, SpfOutput, SpfResult,
+    MessageAuthenticator, Parameters, RecordSet, ResolverCache, SpfOutput, SpfResult,
 };
 use tokio::time::timeout_at;
 
@@ -47,6 +50,46 @@ pub struct Sender<'a> {
 pub struct Spf {
     pub helo: Option<SpfOutput>,
     pub mail_from: Option<SpfOutput>,
+}
+
+/// Names of an address, without the dot at their end. mail-auth 0.13.3 compares what DNS says, with the dot, to what a policy says, without; so a
+/// `ptr` of the very name never matches, unless the names are handed to it in this form.
+#[derive(Default)]
+struct PointerNames {
+    found: Mutex<Vec<(IpAddr, RecordSet<Box<str>>)>>,
+}
+
+impl PointerNames {
+    fn lock(&self) -> MutexGuard<'_, Vec<(IpAddr, RecordSet<Box<str>>)>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+}
+
+impl ResolverCache<IpAddr, RecordSet<Box<str>>> for PointerNames {
+    fn get<Q>(&self, name: &Q) -> Option<RecordSet<Box<str>>>
+    where
+        IpAddr: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.lock().iter().find(|(address, _)| address.borrow() == name).map(|(_, names)| names.clone())
+    }
+
+    fn remove<Q>(&self, _: &Q) -> Option<RecordSet<Box<str>>>
+    where
+        IpAddr: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        None
+    }
+
+    fn insert(&self, address: IpAddr, names: RecordSet<Box<str>>, _: Instant) {
+        let plain = names.rrset.iter().map(|name| Box::from(name.trim_end_matches('.'))).collect();
+        self.lock().push((address, RecordSet { rrset: plain, ..names }));
+    }
 }
 
 /// Asks DNS.
@@ -98,21 +141,35 @@ impl Verifier {
             sender.reverse_path.map(|path| format!("{}@{}", path.local(), to_a_label(path.domain().as_str())));
         let by_helo = async {
             let helo = helo.as_deref()?;
-            Some(self.check(SpfParameters::verify_ehlo(sender.client, helo, &self.hostname), helo, deadline).await)
+            let parameters = || SpfParameters::verify_ehlo(sender.client, helo, &self.hostname);
+            Some(self.check(parameters, helo, deadline).await)
         };
         let by_mail_from = async {
             let address = address.as_deref()?;
             let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
             let helo = helo.as_deref().unwrap_or_default();
-            let parameters = SpfParameters::verify_mail_from(sender.client, helo, &self.hostname, address);
+            let parameters = || SpfParameters::verify_mail_from(sender.client, helo, &self.hostname, address);
             Some(self.check(parameters, domain, deadline).await)
         };
         let (helo, mail_from) = tokio::join!(by_helo, by_mail_from);
         Spf { helo, mail_from }
     }
 
-    async fn check(&self, parameters: SpfParameters<'_>, domain: &str, deadline: Instant) -> SpfOutput {
-        let checked = timeout_at(deadline.into(), self.authenticator.check_host(Parameters::new(parameters))).await;
+    /// One identity. `parameters` makes the question, which is put twice when the answer hangs on a PTR record.
+    async fn check<'x>(
+        &self,
+        parameters: impl Fn() -> SpfParameters<'x>,
+        domain: &str,
+        deadline: Instant,
+    ) -> SpfOutput {
+        let names = PointerNames::default();
+        let ask = || self.authenticator.check_host(Parameters::new(parameters()).with_ptr_cache(&names));
+        let checked = timeout_at(deadline.into(), async {
+            let first = ask().await;
+            // All but the PTR record comes out of the resolver's cache now.
+            if names.is_empty() { first } else { ask().await }
+        });
+        let checked = checked.await;
         checked.unwrap_or_else(|_| SpfOutput::new(domain.to_owned()).with_result(SpfResult::TempError))
     }
 
