@@ -1,8 +1,10 @@
 //! What a role's process may still do, once it is what it is.
 //!
-//! Owns: the Landlock ruleset, the process flags that survive exec or are set after it. Called by: `fife role`, before
-//! anything from outside is read. Never: gives up over a kernel that knows less; it says what it got.
-//! Spec: landlock(7); prctl(2).
+//! Owns: the Landlock ruleset, the system calls that are refused (`calls`), the process flags that survive exec or are set after it.
+//! Called by: `fife role`, before anything from outside is read. Never: gives up over a kernel that knows less; it says what it got.
+//! Spec: landlock(7); seccomp(2); prctl(2).
+
+mod calls;
 
 use std::ffi::CString;
 use std::io;
@@ -33,6 +35,8 @@ const READABLE: [&str; 6] = [
 pub enum SandboxError {
     #[error("landlock: {0}")]
     Landlock(#[from] RulesetError),
+    #[error(transparent)]
+    Calls(#[from] calls::CallsError),
     #[error("process flags: {0}")]
     Flags(#[from] io::Error),
 }
@@ -48,7 +52,8 @@ pub enum Confinement {
 }
 
 /// Confines this process, for good: it sees its role's directory and `READABLE`, reaches the sockets in `state/run`,
-/// binds no TCP port, signals nobody outside; it leaves no core and cannot be traced by its own user.
+/// binds no TCP port, starts no program and no process, signals and traces nobody; it leaves no core and cannot be traced by its
+/// own user. To be called while the process has one thread.
 ///
 /// # Errors
 /// The kernel refuses what it says it knows.
@@ -62,7 +67,9 @@ pub fn enter(handover: &Handover) -> Result<Confinement, SandboxError> {
     for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
         caps::clear(None, set).map_err(io::Error::other)?;
     }
-    confine(&handover.role_dir(), &handover.state_dir.join("run"))
+    let confinement = confine(&handover.role_dir(), &handover.state_dir.join("run"))?;
+    calls::refuse()?;
+    Ok(confinement)
 }
 
 /// The ruleset: `own` to be read and written, sockets in `run` to be connected to.

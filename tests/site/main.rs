@@ -29,6 +29,7 @@ mod lmtp;
 mod mail;
 mod pop3;
 mod readers;
+mod sandbox;
 mod smtp;
 mod supervisor;
 mod throttle;
