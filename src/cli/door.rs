@@ -6,12 +6,14 @@
 use super::{Exit, Global, complain};
 use crate::config::address::SocketAddress;
 use crate::config::directory::Directory as Settings;
+use crate::config::dns::Dns;
 use crate::directory::{AdminError, Directory, DirectoryError};
 use crate::net::handover::base_dn;
 
 /// The directory of the site that the command line names.
 pub(super) struct Door {
     directory: Directory,
+    dns: Dns,
 }
 
 impl Door {
@@ -35,7 +37,13 @@ impl Door {
             bind_password: None,
             ..effective.tables.directory.clone()
         };
-        Ok(Self { directory: Directory::connect(&settings, &base_dn(effective), &state_dir, None) })
+        let dns = effective.tables.dns.clone();
+        Ok(Self { dns, directory: Directory::connect(&settings, &base_dn(effective), &state_dir, None) })
+    }
+
+    /// Whom the site asks for names.
+    pub(super) fn dns(&self) -> &Dns {
+        &self.dns
     }
 
     /// Asks the directory something.

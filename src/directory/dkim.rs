@@ -150,6 +150,21 @@ impl DomainKey {
         Ok(format!("v=DKIM1; k={}; p={}", self.algorithm.as_str(), self.public()?))
     }
 
+    /// Whether a published text is this key's record: the same algorithm and key, whatever else it says (RFC 6376 sections 3.2 and 3.6.1).
+    ///
+    /// # Errors
+    /// The private key is none.
+    pub fn is_published_as(&self, text: &str) -> Result<bool, KeyError> {
+        let tag = |name: &str| {
+            let tags = text.split(';').filter_map(|tag| tag.split_once('='));
+            let mut values = tags.filter(|(key, _)| key.trim() == name).map(|(_, value)| value);
+            values.next().map(|value| value.split_whitespace().collect::<String>())
+        };
+        let algorithm = tag("k").unwrap_or_else(|| Algorithm::Rsa.as_str().to_owned());
+        let own = self.public()?;
+        Ok(algorithm == self.algorithm.as_str() && tag("p").is_some_and(|key| key == own))
+    }
+
     /// The name under which the record is published, in the form of the DNS.
     #[must_use]
     pub fn name(&self, domain: &Domain) -> String {

@@ -233,9 +233,20 @@ fn a_site_may_only_mark_and_another_may_wait_for_dns() {
 fn dkimpy_and_opendkim_accept_what_fife_signs_and_see_what_was_changed() {
     let (site, dns) = checking("");
     let published = keys(&site);
+    let check = || {
+        let output = site.fife(&["dkim", "check", "example.test", "--json"]);
+        let found: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), column(&found, "dns").join(" "))
+    };
+    assert_eq!(check(), (Some(1), "unknown unknown".into()), "nobody answers yet");
+    let wrong = txt(published[0]["name"].as_str().unwrap(), published[1]["record"].as_str().unwrap());
+    let nsd = Nsd::start(dns, &wrong, &[]);
+    assert_eq!(check(), (Some(1), "different missing".into()));
+    drop(nsd);
     let zone: String =
         published.iter().map(|key| txt(key["name"].as_str().unwrap(), key["record"].as_str().unwrap())).collect();
     let _dns = Nsd::start(dns, &zone, &[]);
+    assert_eq!(check(), (Some(0), "published published".into()));
     let (ip, port) = (site.ip(), site.port("submission"));
     let submit = |from: &str| {
         let output = Command::new("swaks")

@@ -118,3 +118,16 @@ fn a_record_longer_than_a_string_is_cut_into_strings() {
     check(255, &format!("s._domainkey.x.test. IN TXT \"{}\"", "p".repeat(255)));
     check(256, &format!("s._domainkey.x.test. IN TXT ( \"{}\"\n    \"p\" )", "p".repeat(255)));
 }
+
+#[test]
+fn a_published_record_is_known_by_its_key_however_it_is_written() {
+    let key: DomainKey = format!("brisbane ed25519 active {}", ed25519_pkcs8()).parse().unwrap();
+    let check = |text: &str, expected| assert_eq!(key.is_published_as(text), Ok(expected), "{text}");
+    check(ED25519_RECORD, true);
+    check("p=11qYAYKxCrfVS/7TyWQHOg7hcv Papi\tMlrwIaaPcHURo= ; t=s; k = ed25519;", true);
+    check("v=DKIM1; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", false); // RSA, when nothing is said
+    check("v=DKIM1; k=ed25519; p=", false); // revoked
+    check("v=DKIM1; k=ed25519; p=21qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", false);
+    check("v=spf1 -all", false);
+    check("", false);
+}
