@@ -4,6 +4,7 @@
 //! the supervisor. Never: ends anything by itself; who watches finishes what is in hand.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -28,6 +29,12 @@ impl Shutdown {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
+    }
+
+    /// Resolves when it was said so long ago: whoever is still at it then need not be waited for.
+    pub async fn overdue(mut self, patience: Duration) {
+        self.stopping().await;
+        tokio::time::sleep(patience).await;
     }
 
     /// Waits until it is said. Safe to drop and call again.

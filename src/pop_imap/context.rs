@@ -2,6 +2,7 @@
 //!
 //! Owns: `Context`, and logging in, which is the same for IMAP and POP3. Called by: `serve` (makes it), the protocols' `serve` rooms.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,9 @@ use crate::net::{Peer, Shutdown, Stream};
 
 /// How long a refused login is made to wait for its answer: guessing must not be cheap.
 const LOGIN_REFUSED_DELAY: Duration = Duration::from_secs(2);
+
+/// How long a peer that does not take what is sent to it is waited for once the role is to stop.
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Who asks for a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,19 @@ impl Context {
     #[must_use]
     pub fn may_log_in(&self, stream: &Stream, peer: &Peer) -> bool {
         stream.is_tls() || peer.is_local() || self.settings.cleartext_login
+    }
+
+    /// Shakes hands (TLS), within the time for logging in; a stop of the role ends it.
+    ///
+    /// # Errors
+    /// What the peer did wrong, or `TimedOut`, `Interrupted` (the role stops), `Unsupported` (no certificate).
+    pub async fn start_tls(&self, stream: Stream) -> io::Result<Stream> {
+        let acceptor = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let mut shutdown = self.shutdown.clone();
+        tokio::select! {
+            stream = stream.start_tls(acceptor, self.settings.login_timeout.get()) => stream,
+            () = shutdown.stopping() => Err(io::ErrorKind::Interrupted.into()),
+        }
     }
 
     /// Asks the directory whether the login is right; counts and logs. A refusal comes late. `client`: the peer's address.

@@ -16,7 +16,7 @@ use crate::base::id::Id;
 use crate::directory::Directory;
 use crate::net::metrics::Health;
 use crate::net::tls::TlsError;
-use crate::net::{Handover, Limits, Listener, Peer, Stream, accept_loop};
+use crate::net::{Handover, Limits, Listener, Peer, Shutdown, Stream, accept_loop};
 
 /// Why the role does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub async fn serve(mut handover: Handover) -> Result<(), Error> {
     handover.ready().await;
     info!("serving");
     let ended = tokio::select! {
-        ended = finish(&mut services) => ended,
+        ended = finish(&mut services, context.shutdown.clone()) => ended,
         () = store.failed() => {
             error!("the mailbox store has failed; the role ends, to be started again");
             Err(Error::StoreFailed)
@@ -71,11 +71,12 @@ pub async fn serve(mut handover: Handover) -> Result<(), Error> {
     ended
 }
 
-/// Waits until all services have ended, which they do on shutdown.
-async fn finish(services: &mut JoinSet<()>) -> Result<(), Error> {
+/// Waits until all services have ended, which they do on shutdown. There may be none: the store is kept all the same.
+async fn finish(services: &mut JoinSet<()>, mut shutdown: Shutdown) -> Result<(), Error> {
     while let Some(ended) = services.join_next().await {
         ended?;
     }
+    shutdown.stopping().await;
     Ok(())
 }
 
@@ -144,8 +145,7 @@ async fn accept(listener: Listener, limits: Arc<Limits>, busy: &'static [u8], co
 
 /// Implicit TLS (RFC 8314 section 3): the handshake comes first.
 async fn secure(context: &Context, stream: Stream) -> Option<Stream> {
-    let acceptor = context.tls.as_ref()?;
-    match stream.start_tls(acceptor, context.settings.login_timeout.get()).await {
+    match context.start_tls(stream).await {
         Ok(stream) => Some(stream),
         Err(error) => {
             info!(%error, "TLS handshake failed");
@@ -153,3 +153,6 @@ async fn secure(context: &Context, stream: Stream) -> Option<Stream> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

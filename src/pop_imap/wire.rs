@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::net::tls::Acceptor;
+use super::context::{Context, STOP_PATIENCE};
 use crate::net::{Shutdown, Stream};
 
 /// Answers beyond this much are sent before more input is used.
@@ -38,12 +38,13 @@ pub(super) struct Wire {
     input: BytesMut,
     /// Octets to ask for at a time.
     piece: usize,
+    shutdown: Shutdown,
 }
 
 impl Wire {
     /// Reads up to `piece` octets at a time.
-    pub(super) fn new(stream: Stream, piece: usize) -> Self {
-        Self { stream: Some(stream), input: BytesMut::new(), piece }
+    pub(super) fn new(stream: Stream, piece: usize, shutdown: Shutdown) -> Self {
+        Self { stream: Some(stream), input: BytesMut::new(), piece, shutdown }
     }
 
     /// Input that was not used yet.
@@ -81,7 +82,7 @@ impl Wire {
         }
     }
 
-    /// Sends all of `out` and empties it. A peer that does not read is given up after `patience`.
+    /// Sends all of `out` and empties it. A peer that does not read is given up after `patience`, soon when the role is to stop.
     pub(super) async fn write(&mut self, out: &mut Vec<u8>, patience: Duration) -> io::Result<()> {
         if out.is_empty() {
             return Ok(());
@@ -91,7 +92,12 @@ impl Wire {
             stream.write_all(out).await?;
             stream.flush().await
         };
-        tokio::time::timeout(patience, sending).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        tokio::select! {
+            biased;
+            sent = sending => sent?,
+            () = tokio::time::sleep(patience) => return Err(io::ErrorKind::TimedOut.into()),
+            () = self.shutdown.clone().overdue(STOP_PATIENCE) => return Err(io::ErrorKind::Interrupted.into()),
+        }
         out.clear();
         if out.capacity() > 2 * OUT_LEN_MAX {
             *out = Vec::new();
@@ -100,10 +106,10 @@ impl Wire {
     }
 
     /// Shakes hands. Clear text that came before is thrown away.
-    pub(super) async fn start_tls(&mut self, acceptor: &Acceptor, patience: Duration) -> io::Result<()> {
+    pub(super) async fn start_tls(&mut self, context: &Context) -> io::Result<()> {
         self.input = BytesMut::new();
         let stream = self.stream.take().ok_or(io::ErrorKind::NotConnected)?;
-        self.stream = Some(stream.start_tls(acceptor, patience).await?);
+        self.stream = Some(context.start_tls(stream).await?);
         Ok(())
     }
 

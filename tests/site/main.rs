@@ -16,6 +16,7 @@
 )]
 
 mod authentication;
+mod bounds;
 mod config;
 mod dns;
 #[allow(dead_code, reason = "each helper serves some of the modules")]

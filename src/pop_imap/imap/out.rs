@@ -1,7 +1,8 @@
 //! The way to the client: a bounded buffer before the socket.
 //!
 //! Owns: what was written and not yet sent. Called by: `imap::serve`, `imap::run`. Never: holds more than a buffer and one
-//! message; a client that does not read makes its own commands wait (backpressure), and is given up after a time.
+//! message; a client that does not read makes its own commands wait (backpressure), and is given up after a time, soon when the
+//! role is to stop.
 
 use std::io;
 use std::time::Duration;
@@ -10,6 +11,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::write;
+use crate::net::Shutdown;
+use crate::pop_imap::context::STOP_PATIENCE;
 
 /// The buffer is sent when it holds this much.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -24,12 +27,14 @@ pub(super) struct Out<W> {
     pub(super) writer: W,
     /// Responses are appended here.
     pub(super) buffer: Vec<u8>,
+    /// None: nobody stops it (tests).
+    shutdown: Option<Shutdown>,
 }
 
 impl<W: AsyncWrite + Unpin> Out<W> {
     /// Nothing written yet.
-    pub(super) fn new(writer: W) -> Self {
-        Self { writer, buffer: Vec::new() }
+    pub(super) fn new(writer: W, shutdown: Option<Shutdown>) -> Self {
+        Self { writer, buffer: Vec::new(), shutdown }
     }
 
     /// Sends what there is when it has become much.
@@ -44,11 +49,11 @@ impl<W: AsyncWrite + Unpin> Out<W> {
         }
         self.send().await?;
         self.buffer = Vec::new();
-        within(self.writer.flush()).await
+        within(&self.shutdown, self.writer.flush()).await
     }
 
     async fn send(&mut self) -> io::Result<()> {
-        write_all(&mut self.writer, &self.buffer).await?;
+        write_all(&mut self.writer, &self.shutdown, &self.buffer).await?;
         self.buffer.clear();
         Ok(())
     }
@@ -61,13 +66,17 @@ impl<W: AsyncWrite + Unpin> Out<W> {
         }
         write::literal_head(&mut self.buffer, bytes.len());
         self.send().await?;
-        write_all(&mut self.writer, bytes).await
+        write_all(&mut self.writer, &self.shutdown, bytes).await
     }
 }
 
-async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, mut bytes: &[u8]) -> io::Result<()> {
+async fn write_all<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    shutdown: &Option<Shutdown>,
+    mut bytes: &[u8],
+) -> io::Result<()> {
     while !bytes.is_empty() {
-        let written = within(writer.write(bytes)).await?;
+        let written = within(shutdown, writer.write(bytes)).await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -76,6 +85,17 @@ async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, mut bytes: &[u8]) -> i
     Ok(())
 }
 
-async fn within<T>(writing: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(WRITE_TIMEOUT, writing).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+async fn within<T>(shutdown: &Option<Shutdown>, writing: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let overdue = async {
+        match shutdown {
+            Some(shutdown) => shutdown.clone().overdue(STOP_PATIENCE).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        written = writing => written,
+        () = tokio::time::sleep(WRITE_TIMEOUT) => Err(io::ErrorKind::TimedOut.into()),
+        () = overdue => Err(io::ErrorKind::Interrupted.into()),
+    }
 }

@@ -59,7 +59,7 @@ async fn talk(
     client: Option<IpAddr>,
 ) -> io::Result<&'static str> {
     let born = Instant::now();
-    let mut out = Out::new(stream);
+    let mut out = Out::new(stream, Some(context.shutdown.clone()));
     session.greet(&mut out.buffer);
     loop {
         // What a waiting session holds stays small: everything but the wait is in a box for its time.
@@ -85,7 +85,8 @@ async fn talk(
             }
             Step::StartTls => {
                 out.flush().await?;
-                out = Out::new(Box::pin(start_tls(context, out.writer)).await?);
+                // The session offers STARTTLS only when there is a certificate.
+                out = Out::new(Box::pin(context.start_tls(out.writer)).await?, Some(context.shutdown.clone()));
                 session.encrypted();
             }
             Step::Close => {
@@ -186,12 +187,6 @@ async fn log_in(
             answer(out, tag, "NO", "[UNAVAILABLE] Cannot check logins now, try again later")
         }
     }
-}
-
-async fn start_tls(context: &Context, stream: Stream) -> io::Result<Stream> {
-    // The session offers STARTTLS only when there is a certificate.
-    let acceptor = context.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-    stream.start_tls(acceptor, context.settings.login_timeout.get()).await
 }
 
 /// The last words, as far as the peer takes them.

@@ -66,7 +66,15 @@ impl<'a> Connection<'a> {
         let mut out = Vec::new();
         let message_size_max = usize::try_from(context.settings.message_size_max.get()).unwrap_or(usize::MAX);
         let session = Session::new(Limits { hostname: context.hostname.clone(), message_size_max }, &mut out);
-        Self { context, peer, wire: Wire::new(stream, READ_LEN), session, out, messages: 0, room: None }
+        Self {
+            context,
+            peer,
+            wire: Wire::new(stream, READ_LEN, context.shutdown.clone()),
+            session,
+            out,
+            messages: 0,
+            room: None,
+        }
     }
 
     /// Gives why it ended.

@@ -440,3 +440,23 @@ fn a_message_is_known_again_by_the_id_that_a_server_gave_it() {
     check(&format!("\r\n{received}"), false); // in the body
     check("", false);
 }
+
+#[test]
+fn numbers_beyond_64_bits_end_the_session() {
+    for line in [
+        "MAIL FROM:<a@b.test> SIZE=18446744073709551617",
+        "MAIL FROM:<a@b.test> BODY=8BITMIME size=99999999999999999999999999",
+        "BDAT 18446744073709551621 LAST",
+        "bdat 0000000000000000000000000000000000000000000005",
+    ] {
+        let mut world = World::new();
+        world.receive(b"LHLO a.test\r\n");
+        world.out.clear();
+        world.receive(format!("{line}\r\nNOOP\r\n").as_bytes());
+        assert_eq!(String::from_utf8_lossy(&world.out), "501 5.5.4 number out of range\r\n", "{line}");
+        assert!(world.closed);
+    }
+    let mut world = World::new();
+    world.receive(b"LHLO a.test\r\nMAIL FROM:<12345678901234567890@b.test> SIZE=1000\r\n");
+    assert!(String::from_utf8_lossy(&world.out).ends_with("250 2.1.0 sender ok\r\n"));
+}

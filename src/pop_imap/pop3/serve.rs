@@ -29,6 +29,9 @@ const READ_LEN: usize = 4 * 1024;
 /// Messages that are read from the store together, when the client asks for several at once.
 const FETCH_MAX: usize = 64;
 
+/// How a session ends whose client does not take its answers in time.
+const DOES_NOT_READ: &str = "client does not read";
+
 /// One connection, to its end.
 pub(in crate::pop_imap) async fn session(context: Arc<Context>, stream: Stream, peer: Peer) {
     SESSIONS.with_label_values(&["pop3"]).inc();
@@ -82,7 +85,7 @@ impl<'a> Connection<'a> {
         };
         Self {
             session: Session::new(policy, &mut out),
-            wire: Wire::new(stream, READ_LEN),
+            wire: Wire::new(stream, READ_LEN, context.shutdown.clone()),
             out,
             opened: None,
             login_deadline: clock::monotonic() + context.settings.login_timeout.get(),
@@ -96,6 +99,7 @@ impl<'a> Connection<'a> {
         let mut shutdown = self.context.shutdown.clone();
         loop {
             match self.input_used().await {
+                Some(DOES_NOT_READ) => return DOES_NOT_READ,
                 Some(end) => {
                     // RFC 1939 section 6: a client that has its answer to QUIT finds the maildrop free.
                     self.release();
@@ -103,7 +107,7 @@ impl<'a> Connection<'a> {
                     return if sent.is_ok() { end } else { "broken" };
                 }
                 None if self.send().await.is_err() => {
-                    return "client does not read";
+                    return DOES_NOT_READ;
                 }
                 None => {}
             }
@@ -152,7 +156,7 @@ impl<'a> Connection<'a> {
                 Step::Close => return Some("closed by us"),
                 Step::Flush => {
                     if self.send().await.is_err() {
-                        return Some("client does not read");
+                        return Some(DOES_NOT_READ);
                     }
                 }
                 Step::StartTls => {
@@ -177,12 +181,10 @@ impl<'a> Connection<'a> {
     }
 
     async fn start_tls(&mut self) -> bool {
-        let patience = self.patience();
-        let Some(acceptor) = &self.context.tls else { return false };
         if self.send().await.is_err() {
             return false;
         }
-        match self.wire.start_tls(acceptor, patience).await {
+        match self.wire.start_tls(self.context).await {
             Ok(()) => {
                 self.session.secured();
                 true

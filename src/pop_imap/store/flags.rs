@@ -1,7 +1,9 @@
 //! Flags and keywords of messages.
 //!
 //! Owns: `Flag` (by name), `Flags` (as bits of one mailbox), `FlagChange`. Called by: the store, IMAP, POP3.
-//! Never: keeps `\Recent`: fife does not offer it (RFC 9051 has removed it; `RECENT` is always 0).
+//! Never: keeps `\Recent`: `RECENT` is always 0. To know which session was told first of a message (RFC 3501 section 2.3.2), and
+//! to know it after a crash, every SELECT of a mailbox with new mail would have to write and flush a record; RFC 9051 appendix E has
+//! removed the flag, and what users call new is what lacks `\Seen`.
 //! Spec: RFC 9051 section 2.3.2.
 
 /// Keywords that one mailbox can know; a further one is refused with LIMIT.

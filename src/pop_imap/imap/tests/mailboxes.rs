@@ -25,7 +25,7 @@ impl Client {
         let mut session = Session::new(policy);
         let user = User { account: [1; 16], address: "u1@example.test".parse::<Address>().unwrap() };
         session.logged_in(&mut Vec::new(), b"", user);
-        Self { session, out: Out::new(Vec::new()), lines: Vec::new() }
+        Self { session, out: Out::new(Vec::new(), None), lines: Vec::new() }
     }
 
     async fn send(&mut self, store: &Store, command: &str) {
