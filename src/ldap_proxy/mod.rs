@@ -7,12 +7,13 @@
 //! - `serve`: sockets and deadlines; `frame`, `session`: the protocol, no I/O;
 //! - `access`: who may what; `engine`: does what was decided;
 //! - `schema`, `dn`, `entry`, `filter`, `change`, `rules`: what entries are and how they change;
-//! - `search`, `plan`, `view`: how they are found; `record`, `writer`: how they are kept;
+//! - `search`, `plan`, `view`: how they are found; `record`, `writer`, `compaction`: how they are kept; `load`: the view made anew;
 //! - `password`, `hasher`: password hashes; `failures`: how often they were guessed at;
 //! - `publish`: root DSE and schema; `metrics`: counters.
 
 mod access;
 mod change;
+mod compaction;
 mod dn;
 mod engine;
 mod entry;
@@ -20,6 +21,7 @@ mod failures;
 mod filter;
 mod frame;
 mod hasher;
+mod load;
 mod metrics;
 mod password;
 mod plan;

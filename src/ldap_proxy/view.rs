@@ -14,7 +14,9 @@ use super::record::{self, RecordError};
 use crate::ledger::Position;
 
 /// Grows whenever the tables, the index rows or the normalization of values change: an older view is then made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// What a view is whose loading has not ended.
+const UNFINISHED: i64 = 0;
 /// Statements kept prepared for each connection.
 const STATEMENTS_MAX: usize = 32;
 /// KiB of pages that the writing connection keeps: the upper levels of the indexes of half a million users.
@@ -25,12 +27,12 @@ const CHECKPOINT_PAGES: i64 = 4000;
 const TABLES: &str = "
     CREATE TABLE entry (
         id INTEGER PRIMARY KEY,
-        uuid TEXT NOT NULL UNIQUE,
-        key TEXT NOT NULL UNIQUE,
+        uuid TEXT NOT NULL,
+        key TEXT NOT NULL,
         parent TEXT NOT NULL,
+        segment INTEGER NOT NULL,
         body TEXT NOT NULL
     );
-    CREATE INDEX entry_parent ON entry (parent, key);
     CREATE TABLE value (
         attribute TEXT NOT NULL,
         value TEXT NOT NULL,
@@ -48,6 +50,14 @@ const TABLES: &str = "
     );
 ";
 
+/// Those that `load` makes when everything is in. `segment`: where in the ledger the entry stands, or a segment before that.
+const INDEXES: &str = "
+    CREATE UNIQUE INDEX entry_uuid ON entry (uuid);
+    CREATE UNIQUE INDEX entry_key ON entry (key);
+    CREATE INDEX entry_parent ON entry (parent, key);
+    CREATE INDEX entry_segment ON entry (segment);
+";
+
 /// The view cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ViewError {
@@ -57,6 +67,8 @@ pub(super) enum ViewError {
     Body { id: i64, source: RecordError },
     #[error("view: {0}")]
     Record(#[from] RecordError),
+    #[error("view: {path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
     #[error("view: entry without entryUUID")]
     NoUuid,
 }
@@ -70,6 +82,7 @@ impl ViewError {
                 Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
             ),
             Self::Body { .. } | Self::Record(_) | Self::NoUuid => true,
+            Self::Io { .. } => false,
         }
     }
 }
@@ -99,6 +112,13 @@ impl View {
         let mut view = Self { connection: Connection::open_in_memory().unwrap() };
         view.set_up().unwrap();
         view
+    }
+
+    /// Every entry.
+    #[cfg(test)]
+    pub(super) fn everything(&self) -> Vec<Entry> {
+        let range = Plan::Range(String::new(), "\u{10ffff}".to_owned());
+        self.candidates(&range, &Cursor::Start, usize::MAX).unwrap().into_iter().map(|(_, entry)| entry).collect()
     }
 
     /// Where SQLite puts temporary tables and journals: 2 is memory.
@@ -134,8 +154,46 @@ impl View {
             "DROP TABLE IF EXISTS entry; DROP TABLE IF EXISTS value; DROP TABLE IF EXISTS address; DROP TABLE IF EXISTS position;",
         )?;
         transaction.execute_batch(TABLES)?;
+        transaction.execute_batch(INDEXES)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
         Ok(transaction.commit()?)
+    }
+
+    /// Makes ready for loading everything: nothing is written twice, nothing is looked up, and the view is worth nothing until `end_load`.
+    pub(super) fn begin_load(&mut self) -> Result<(), ViewError> {
+        self.connection.pragma_update(None, "user_version", UNFINISHED)?;
+        self.connection.pragma_update(None, "journal_mode", "OFF")?;
+        self.connection.pragma_update(None, "synchronous", "OFF")?;
+        Ok(self.connection.execute_batch(
+            "DROP INDEX entry_uuid; DROP INDEX entry_key; DROP INDEX entry_parent; DROP INDEX entry_segment;",
+        )?)
+    }
+
+    /// Makes the indexes, and the view durable: what was written without a journal must be there before the view says that it is whole.
+    pub(super) fn end_load(&mut self) -> Result<(), ViewError> {
+        self.connection.execute_batch(INDEXES)?;
+        if let Some(path) = self.path() {
+            let synced = std::fs::File::open(&path).and_then(|file| file.sync_all());
+            synced.map_err(|source| ViewError::Io { path, source })?;
+        }
+        self.connection.pragma_update(None, "journal_mode", "WAL")?;
+        self.connection.pragma_update(None, "synchronous", "NORMAL")?;
+        Ok(self.connection.pragma_update(None, "user_version", VERSION)?)
+    }
+
+    /// Number of entries that stand in this segment of the ledger or before it.
+    pub(super) fn count_up_to(&self, segment: u64) -> Result<u64, ViewError> {
+        let sql = "SELECT count(*) FROM entry WHERE segment <= ?1";
+        let count = self.connection.query_row(sql, [segment.cast_signed()], |row| row.get::<_, i64>(0))?;
+        Ok(count.cast_unsigned())
+    }
+
+    /// Some of these entries: row and body.
+    pub(super) fn some_up_to(&self, segment: u64, limit: u32) -> Result<Vec<(i64, String)>, ViewError> {
+        let sql = "SELECT id, body FROM entry WHERE segment <= ?1 LIMIT ?2";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params![segment.cast_signed(), limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     pub(super) fn begin(&mut self) -> Result<Changing<'_>, ViewError> {
@@ -272,26 +330,62 @@ impl Changing<'_> {
         Ok(self.transaction.prepare_cached(sql)?.exists([attribute, value])?)
     }
 
-    /// Brings an entry in, in place of the one with the same entryUUID.
-    pub(super) fn put(&self, entry: &Entry) -> Result<(), ViewError> {
+    /// Brings an entry in, in place of the one with the same entryUUID. `segment`: where in the ledger it stands, or one before that.
+    pub(super) fn put(&self, entry: &Entry, segment: u64) -> Result<(), ViewError> {
         let uuid = entry.text("entryUUID").ok_or(ViewError::NoUuid)?;
         self.forget_rows(uuid)?;
         let (key, parent) = (entry.dn.key(), entry.dn.parent().key());
-        let sql = "INSERT INTO entry (uuid, key, parent, body) VALUES (?1, ?2, ?3, ?4)
-            ON CONFLICT (uuid) DO UPDATE SET key = ?2, parent = ?3, body = ?4 RETURNING id";
+        let sql = "INSERT INTO entry (uuid, key, parent, segment, body) VALUES (?1, ?2, ?3, ?4, ?5)
+            ON CONFLICT (uuid) DO UPDATE SET key = ?2, parent = ?3, segment = ?4, body = ?5 RETURNING id";
         let mut statement = self.transaction.prepare_cached(sql)?;
         let body = record::to_json(entry)?;
-        let id: i64 = statement.query_row(params![uuid, key, parent, body], |row| row.get(0))?;
-        let sql = "INSERT OR IGNORE INTO value (attribute, value, entry) VALUES (?1, ?2, ?3)";
-        let mut statement = self.transaction.prepare_cached(sql)?;
+        let id: i64 = statement.query_row(params![uuid, key, parent, segment.cast_signed(), body], |row| row.get(0))?;
         for (attribute, value) in plan::rows(entry) {
-            statement.execute(params![attribute, value, id])?;
+            self.add_value(attribute, &value, id)?;
         }
-        let sql = "INSERT OR REPLACE INTO address (address, entry) VALUES (?1, ?2)";
-        let mut statement = self.transaction.prepare_cached(sql)?;
         for address in plan::addresses(entry) {
-            statement.execute(params![address, id])?;
+            self.add_address(&address, id)?;
         }
+        Ok(())
+    }
+
+    pub(super) fn add_value(&self, attribute: &str, value: &str, row: i64) -> Result<(), ViewError> {
+        let sql = "INSERT OR IGNORE INTO value (attribute, value, entry) VALUES (?1, ?2, ?3)";
+        self.transaction.prepare_cached(sql)?.execute(params![attribute, value, row])?;
+        Ok(())
+    }
+
+    pub(super) fn add_address(&self, address: &str, row: i64) -> Result<(), ViewError> {
+        let sql = "INSERT OR REPLACE INTO address (address, entry) VALUES (?1, ?2)";
+        self.transaction.prepare_cached(sql)?.execute(params![address, row])?;
+        Ok(())
+    }
+
+    /// Brings an entry in without its rows in the index; in place of the one in `row`, when there is one. Gives its row.
+    pub(super) fn load(&self, row: Option<i64>, entry: &Entry, body: &str, segment: u64) -> Result<i64, ViewError> {
+        let uuid = entry.text("entryUUID").ok_or(ViewError::NoUuid)?;
+        let (key, parent) = (entry.dn.key(), entry.dn.parent().key());
+        let sql = "INSERT OR REPLACE INTO entry (id, uuid, key, parent, segment, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let mut statement = self.transaction.prepare_cached(sql)?;
+        Ok(statement.insert(params![row, uuid, key, parent, segment.cast_signed(), body])?)
+    }
+
+    /// Takes the index rows of the entry in this row away.
+    pub(super) fn forget_rows_of(&self, row: i64) -> Result<(), ViewError> {
+        let sql = "SELECT body FROM entry WHERE id = ?1";
+        let text: String = self.transaction.prepare_cached(sql)?.query_row([row], |found| found.get(0))?;
+        self.forget_rows_in(row, &text)
+    }
+
+    pub(super) fn delete_row(&self, row: i64) -> Result<(), ViewError> {
+        self.transaction.prepare_cached("DELETE FROM entry WHERE id = ?1")?.execute([row])?;
+        Ok(())
+    }
+
+    /// The entry stands in another segment now.
+    pub(super) fn moved(&self, row: i64, segment: u64) -> Result<(), ViewError> {
+        let sql = "UPDATE entry SET segment = ?2 WHERE id = ?1";
+        self.transaction.prepare_cached(sql)?.execute([row, segment.cast_signed()])?;
         Ok(())
     }
 
@@ -317,9 +411,13 @@ impl Changing<'_> {
     fn forget_rows(&self, uuid: &str) -> Result<(), ViewError> {
         let mut statement = self.transaction.prepare_cached("SELECT id, body FROM entry WHERE uuid = ?1")?;
         let row = statement.query_row([uuid], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)));
-        let Some((id, text)) = row.optional()? else {
-            return Ok(());
-        };
+        match row.optional()? {
+            Some((id, text)) => self.forget_rows_in(id, &text),
+            None => Ok(()),
+        }
+    }
+
+    fn forget_rows_in(&self, id: i64, text: &str) -> Result<(), ViewError> {
         let entry = body(id, text.as_bytes())?;
         let sql = "DELETE FROM value WHERE attribute = ?1 AND value = ?2 AND entry = ?3";
         let mut statement = self.transaction.prepare_cached(sql)?;

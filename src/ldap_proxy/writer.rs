@@ -1,6 +1,6 @@
 //! The one thread that writes: checks a change, appends it to the ledger, shows it in the view.
 //!
-//! Owns: the order of changes, the ledger, the view's writing connection. Called by: `engine`.
+//! Owns: the order of changes, the ledger, the view's writing connection. Called by: `engine`. Calls: `compaction`, between changes.
 //! Never: answers before the change is durable and visible.
 //!
 //! Changes that wait at the same time are done as one group: one transaction of the view, one append to
@@ -14,8 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::change::{self, Change, Stamp};
+use super::compaction::Compaction;
 use super::dn::Dn;
 use super::entry::Entry;
+use super::load::Loader;
 use super::metrics;
 use super::record::Record;
 use super::refusal::Refusal;
@@ -28,6 +30,8 @@ use crate::ledger::{self, Ledger, LedgerError, Position};
 const GROUP_MAX: usize = 256;
 /// Changes that may wait; more are told "busy".
 pub(super) const QUEUE_MAX: usize = 1024;
+/// Octets of a segment of the ledger: small, so that space comes back to small sites too; a group of the largest entries fits in.
+const SEGMENT_LEN: u64 = 96 << 20;
 /// Records brought into the view in one transaction when it catches up.
 const REPLAY_GROUP: usize = 2000;
 
@@ -57,12 +61,18 @@ pub(super) struct Writer {
     last_millis: u64,
     /// The ledger has records that the view has not.
     behind: bool,
+    compaction: Compaction,
 }
 
 impl Writer {
     /// Opens ledger and view, the view brought up to the ledger's end; made anew when it is missing or damaged.
     pub(super) fn open(dir: &Path, base: Dn) -> Result<Self, OpenError> {
-        let (ledger, _) = Ledger::open(&dir.join("ledger"), ledger::Options::default())?;
+        Self::open_with(dir, base, ledger::Options { segment_bytes: SEGMENT_LEN, ..ledger::Options::default() })
+    }
+
+    /// The same with another size of segments, for tests.
+    pub(super) fn open_with(dir: &Path, base: Dn, options: ledger::Options) -> Result<Self, OpenError> {
+        let (ledger, _) = Ledger::open(&dir.join("ledger"), options)?;
         let path = view_path(dir);
         let view = match open_view(&path, &ledger) {
             Ok(view) => view,
@@ -73,7 +83,17 @@ impl Writer {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { ledger, view, base, last_millis: 0, behind: false })
+        Ok(Self { ledger, view, base, last_millis: 0, behind: false, compaction: Compaction::default() })
+    }
+
+    #[cfg(test)]
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
+
+    #[cfg(test)]
+    pub(super) fn segments(&self) -> Vec<ledger::SegmentInfo> {
+        self.ledger.segments()
     }
 
     /// Number of entries.
@@ -83,7 +103,7 @@ impl Writer {
 
     /// Works until every sender is gone, or until only opening everything again can help; then the role ends and is started anew.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.blocking_recv() {
+        while let Some(first) = self.next_job(&mut jobs) {
             let mut group = vec![first];
             while group.len() < GROUP_MAX
                 && let Ok(next) = jobs.try_recv()
@@ -97,6 +117,35 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// The next change; meanwhile, as long as none comes, space is given back. One portion of that goes before the change:
+    /// under constant change, too, it gets done.
+    fn next_job(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        loop {
+            match self.compact() {
+                Ok(true) => {}
+                Ok(false) => return jobs.blocking_recv(),
+                Err(error) => {
+                    error!(%error, "the directory's ledger cannot be compacted");
+                    self.compaction.pause(&self.ledger);
+                    return jobs.blocking_recv();
+                }
+            }
+            match jobs.try_recv() {
+                Ok(job) => return Some(job),
+                Err(mpsc::error::TryRecvError::Empty) => {}
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+            }
+        }
+    }
+
+    /// One portion of compaction; false when there is nothing to be done.
+    pub(super) fn compact(&mut self) -> Result<bool, OpenError> {
+        if self.behind {
+            return Ok(false);
+        }
+        self.compaction.step(&self.ledger, &mut self.view)
     }
 
     /// Whether nothing will come of trying again. A damaged view is thrown away for the next start.
@@ -146,7 +195,9 @@ impl Writer {
     }
 
     /// Does a group of changes; an error means that none of them was made (or that the view will learn of them by replay).
-    fn commit(&mut self, changes: Vec<(Change, Stamp)>) -> Result<Vec<Result<(), Refusal>>, OpenError> {
+    pub(super) fn commit(&mut self, changes: Vec<(Change, Stamp)>) -> Result<Vec<Result<(), Refusal>>, OpenError> {
+        // Nobody else appends: what is appended below stands here or in a later segment.
+        let segment = self.ledger.end().segment;
         let changing = self.view.begin()?;
         let (mut outcomes, mut entries, mut grown) = (Vec::new(), Vec::new(), 0);
         for (change, stamp) in changes {
@@ -155,7 +206,7 @@ impl Writer {
                 Change::Delete { .. } => -1,
                 Change::Modify { .. } | Change::Rename { .. } => 0,
             };
-            match apply(&changing, change, &stamp, &self.base) {
+            match apply(&changing, change, &stamp, &self.base, segment) {
                 Ok(record) => {
                     grown += growth;
                     let payload = record.payload().map_err(ViewError::from)?.into();
@@ -200,7 +251,11 @@ fn open_view(path: &Path, ledger: &Ledger) -> Result<View, OpenError> {
         throw_away(path)?;
         view = View::open(path)?;
     }
-    catch_up(&mut view, ledger)?;
+    if view.position()?.is_none() {
+        load(&mut view, ledger)?;
+    } else {
+        catch_up(&mut view, ledger)?;
+    }
     Ok(view)
 }
 
@@ -214,6 +269,25 @@ pub(super) fn throw_away(path: &Path) -> Result<(), OpenError> {
             Ok(()) | Err(_) => {}
         }
     }
+    Ok(())
+}
+
+/// Brings all records into an empty view.
+fn load(view: &mut View, ledger: &Ledger) -> Result<(), OpenError> {
+    let mut loader = Loader::begin(view)?;
+    let mut failed: Option<ViewError> = None;
+    ledger.replay(None, &mut |position, entry| match loader.take(position, entry.kind, &entry.payload) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    loader.finish()?;
+    info!(entries = view.len()?, "the view of the directory is made from its ledger");
     Ok(())
 }
 
@@ -251,7 +325,7 @@ fn bring_in(view: &mut View, waiting: &mut Vec<(Position, Record)>) -> Result<()
     let changing = view.begin()?;
     for (position, record) in waiting.drain(..) {
         match &record {
-            Record::Put(entry) => changing.put(entry)?,
+            Record::Put(entry) => changing.put(entry, position.segment)?,
             Record::Delete(uuid) => changing.delete(uuid)?,
         }
         changing.set_position(position)?;
@@ -260,7 +334,14 @@ fn bring_in(view: &mut View, waiting: &mut Vec<(Position, Record)>) -> Result<()
 }
 
 /// One change on what the view shows; gives what is to be written to the ledger.
-pub(super) fn apply(view: &Changing<'_>, change: Change, stamp: &Stamp, base: &Dn) -> Result<Record, Broken> {
+/// `segment`: of the ledger, where the record will stand, or one before that.
+pub(super) fn apply(
+    view: &Changing<'_>,
+    change: Change,
+    stamp: &Stamp,
+    base: &Dn,
+    segment: u64,
+) -> Result<Record, Broken> {
     match change {
         Change::Add { dn, attributes } => {
             if view.by_key(&dn.key())?.is_some() {
@@ -270,11 +351,11 @@ pub(super) fn apply(view: &Changing<'_>, change: Change, stamp: &Stamp, base: &D
                 require_parent(view, &dn, base)?;
             }
             let entry = change::added(&dn, attributes, &schema::uuid_text(&new_uuid()), stamp)?;
-            put(view, entry, base)
+            put(view, entry, base, segment)
         }
         Change::Modify { dn, modifications } => {
             let old = existing(view, &dn, base)?;
-            put(view, change::modified(&old, modifications, stamp)?, base)
+            put(view, change::modified(&old, modifications, stamp)?, base, segment)
         }
         Change::Delete { dn } => {
             let old = existing(view, &dn, base)?;
@@ -295,14 +376,14 @@ pub(super) fn apply(view: &Changing<'_>, change: Change, stamp: &Stamp, base: &D
                 return Err(refused(ldap3_proto::LdapResultCode::EntryAlreadyExists, "").into());
             }
             require_parent(view, &new, base)?;
-            put(view, change::renamed(&old, new, delete_old, stamp)?, base)
+            put(view, change::renamed(&old, new, delete_old, stamp)?, base, segment)
         }
     }
 }
 
-fn put(view: &Changing<'_>, entry: Entry, base: &Dn) -> Result<Record, Broken> {
+fn put(view: &Changing<'_>, entry: Entry, base: &Dn, segment: u64) -> Result<Record, Broken> {
     rules::check(view, &entry, base)?;
-    view.put(&entry)?;
+    view.put(&entry, segment)?;
     Ok(Record::Put(entry))
 }
 

@@ -33,7 +33,7 @@ impl Tree {
         self.millis += 1;
         let stamp = Stamp { unix_millis: self.millis, author: "uid=tester".into() };
         let changing = self.view.begin().unwrap();
-        match apply(&changing, change, &stamp, &dn("o=demo")) {
+        match apply(&changing, change, &stamp, &dn("o=demo"), 1) {
             Ok(record) => {
                 changing.commit().unwrap();
                 Ok(record)
@@ -63,11 +63,11 @@ impl Tree {
     }
 }
 
-fn dn(text: &str) -> Dn {
+pub(super) fn dn(text: &str) -> Dn {
     Dn::parse(text).unwrap()
 }
 
-fn add(name: &str, attributes: &[(&str, &str)]) -> Change {
+pub(super) fn add(name: &str, attributes: &[(&str, &str)]) -> Change {
     let mut grouped: Vec<(String, Vec<Vec<u8>>)> = Vec::new();
     for (name, value) in attributes {
         match grouped.iter_mut().find(|(have, _)| have == name) {
@@ -78,12 +78,12 @@ fn add(name: &str, attributes: &[(&str, &str)]) -> Change {
     Change::Add { dn: dn(name), attributes: grouped }
 }
 
-fn domain(name: &str) -> Change {
+pub(super) fn domain(name: &str) -> Change {
     let classes = [("objectClass", "organizationalUnit"), ("objectClass", "domainRelatedObject")];
     add(&format!("ou={name},o=demo"), &[&classes[..], &[("associatedDomain", name)]].concat())
 }
 
-fn user(uid: &str, more: &[(&str, &str)]) -> Change {
+pub(super) fn user(uid: &str, more: &[(&str, &str)]) -> Change {
     let mail = format!("{uid}@example.test");
     let usual = [
         ("objectClass", "inetOrgPerson"),
@@ -95,7 +95,7 @@ fn user(uid: &str, more: &[(&str, &str)]) -> Change {
     add(&format!("uid={uid},ou=example.test,o=demo"), &[&usual[..], more].concat())
 }
 
-fn alias(name: &str, target: &str) -> Change {
+pub(super) fn alias(name: &str, target: &str) -> Change {
     let mail = format!("{name}@example.test");
     let attributes = [
         ("objectClass", "applicationProcess"),
@@ -107,7 +107,7 @@ fn alias(name: &str, target: &str) -> Change {
     add(&format!("cn={name},ou=example.test,o=demo"), &attributes)
 }
 
-fn modify(name: &str, steps: &[(Type, &str, &[&str])]) -> Change {
+pub(super) fn modify(name: &str, steps: &[(Type, &str, &[&str])]) -> Change {
     let step = |(kind, name, values): &(Type, &str, &[&str])| Modification {
         kind: kind.clone(),
         name: (*name).to_owned(),

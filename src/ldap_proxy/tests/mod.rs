@@ -3,6 +3,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes fails the test")]
 
 mod changes;
+mod compactions;
 mod dns;
 mod failures;
 mod filters;
