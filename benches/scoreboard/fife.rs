@@ -1,6 +1,7 @@
 //! fife as a contender: its TOML, its accounts by LDAP, its store filled by LMTP.
 //!
-//! Owns: one `fife run`. Called by: `server`. Everything that has to do with durability stays at its default.
+//! Owns: one `fife run`. Called by: `server`. Everything that has to do with durability stays at its default. Mail is
+//! neither signed nor checked by DNS, as it is not by Postfix.
 
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +19,7 @@ use sha1::Digest;
 
 use crate::client::Smtp;
 use crate::mail::{self, Mail};
-use crate::server::{Service, run, wait_for};
+use crate::server::{Guard, Service, run, wait_for};
 use crate::{DOMAIN, Failure, PASSWORD};
 
 const FIFE: &str = env!("CARGO_BIN_EXE_fife");
@@ -31,11 +32,12 @@ pub(crate) struct Fife {
     dir: PathBuf,
     ip: Ipv4Addr,
     child: Option<Child>,
+    guard: Option<Guard>,
 }
 
 impl Fife {
     pub(crate) fn start(dir: &Path, ip: Ipv4Addr, routes: &[(String, SocketAddr)]) -> Result<Self, Failure> {
-        let mut fife = Self { dir: dir.to_owned(), ip, child: None };
+        let mut fife = Self { dir: dir.to_owned(), ip, child: None, guard: None };
         std::fs::write(fife.config(), fife.toml(routes))?;
         fife.launch()?;
         Ok(fife)
@@ -51,6 +53,7 @@ impl Fife {
             .stderr(log)
             .process_group(0)
             .spawn()?;
+        self.guard = Some(Guard::new(&format!("kill {}", child.id()))?);
         let config = self.config();
         let child = self.child.insert(child);
         let mut ended = None;
@@ -67,6 +70,7 @@ impl Fife {
 
     pub(crate) fn stop(&mut self) -> Result<(), Failure> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
+        self.guard = None;
         kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
         child.wait()?;
         Ok(())
@@ -92,7 +96,8 @@ impl Fife {
              [hosts.bench]\nroles = [\"ldap-proxy\", \"pop-imap\", \"smtp\"]\n\n\
              [metrics]\nlisten = {metrics}\n\n\
              [smtp]\nlisten = {smtp}\nlisten-submission = {submission}\nlisten-submissions = []\n\
-             connections-per-client-max = 10000\nfree-space-min = \"16 MiB\"\n\n{routes}\
+             connections-per-client-max = 10000\nfree-space-min = \"16 MiB\"\n\n\
+             [smtp-authentication]\nsign = false\ndmarc = \"off\"\n\n{routes}\
              [pop-imap]\nlisten-imap = {imap}\nlisten-imaps = []\nlisten-pop3 = {pop3}\nlisten-pop3s = []\n\
              listen-lmtp = [\"unix:run/lmtp.sock\", {lmtp}]\nconnections-per-client-max = 20000\nfree-space-min = \"16 MiB\"\n\n\
              [ldap-proxy]\nlisten = [\"unix:run/ldap.sock\"]\nlisten-tls = []\n",

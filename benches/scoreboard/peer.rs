@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::mail::{self, Mail};
-use crate::server::{Kind, Service, run, wait_for};
+use crate::server::{Guard, Kind, Service, run, wait_for};
 use crate::{DOMAIN, Failure, PASSWORD};
 
 /// What has to be there. `perf` counts fsyncs and finds costs.
@@ -64,6 +64,7 @@ pub(crate) struct Peer {
     kind: Kind,
     dovecot: Option<Child>,
     postfix: Option<i32>,
+    guard: Option<Guard>,
 }
 
 impl Peer {
@@ -73,7 +74,7 @@ impl Peer {
         kind: Kind,
         routes: &[(String, SocketAddr)],
     ) -> Result<Self, Failure> {
-        let mut peer = Self { dir: dir.to_owned(), ip, kind, dovecot: None, postfix: None };
+        let mut peer = Self { dir: dir.to_owned(), ip, kind, dovecot: None, postfix: None, guard: None };
         for below in ["postfix/conf", "postfix/data", "postfix/queue", "dovecot/run", "mail"] {
             fs::create_dir_all(dir.join(below))?;
         }
@@ -102,6 +103,8 @@ impl Peer {
             .stdout(Stdio::null())
             .stderr(File::create(self.dir.join("dovecot/stderr"))?)
             .spawn()?;
+        let stop = format!("postfix -c {} stop; kill {}", self.postfix_conf().display(), child.id());
+        self.guard = Some(Guard::new(&stop)?);
         self.dovecot = Some(child);
         run(Command::new("postfix").arg("-c").arg(self.postfix_conf()).arg("start").stdin(Stdio::null()))?;
         let pid = fs::read_to_string(self.dir.join("postfix/queue/pid/master.pid"))?;
@@ -119,6 +122,7 @@ impl Peer {
             wait_for("Postfix to stop", || !Path::new(&format!("/proc/{pid}")).exists())?;
             stopped?;
         }
+        self.guard = None;
         if let Some(mut child) = self.dovecot.take() {
             kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
             child.wait()?;
@@ -260,7 +264,6 @@ impl Peer {
                     "ALL",
                 ]))?;
             }
-            fs::remove_dir_all(self.dir.join("import"))?;
         }
         Ok(())
     }

@@ -4,7 +4,9 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::fife::Fife;
@@ -70,12 +72,12 @@ enum Engine {
     Peer(Peer),
 }
 
-/// A running contender with a state of its own; stopped and removed when dropped.
+/// A running contender with a state of its own; stopped when dropped. Its files stay until the whole run is over: to
+/// remove 100,000 of them disturbs whoever is measured next.
 pub(crate) struct Server {
     pub(crate) kind: Kind,
     engine: Engine,
-    // Removed last.
-    dir: tempfile::TempDir,
+    dir: PathBuf,
 }
 
 impl Server {
@@ -86,13 +88,11 @@ impl Server {
         accounts: u64,
         routes: &[(String, SocketAddr)],
     ) -> Result<Self, Failure> {
-        let dir = tempfile::Builder::new().prefix("fife-bench-").tempdir_in(dir)?;
-        // Servers give up root and must still reach their files.
-        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let dir = crate::place(dir)?.keep();
         let ip = kind.ip();
         let engine = match kind {
-            Kind::Fife => Engine::Fife(Fife::start(dir.path(), ip, routes)?),
-            Kind::Maildir | Kind::Sdbox => Engine::Peer(Peer::start(dir.path(), ip, kind, routes)?),
+            Kind::Fife => Engine::Fife(Fife::start(&dir, ip, routes)?),
+            Kind::Maildir | Kind::Sdbox => Engine::Peer(Peer::start(&dir, ip, kind, routes)?),
         };
         let mut server = Self { kind, engine, dir };
         server.accounts(0, accounts)?;
@@ -121,7 +121,7 @@ impl Server {
 
     /// Where it keeps its files.
     pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// Puts messages of `octets` into the mailboxes of these accounts, in turn, the fastest way there is.
@@ -150,13 +150,38 @@ impl Server {
 
     /// What it has logged last, for reports of failures.
     pub(crate) fn log_tail(&self) -> String {
-        let logs: [PathBuf; 3] = ["log", "postfix/log", "dovecot/log"].map(|name| self.dir.path().join(name));
+        let logs: [PathBuf; 3] = ["log", "postfix/log", "dovecot/log"].map(|name| self.dir.join(name));
         let tail = |path: &PathBuf| {
             let text = String::from_utf8_lossy(&std::fs::read(path).ok()?).into_owned();
             let lines: Vec<&str> = text.lines().collect();
             Some(lines.iter().skip(lines.len().saturating_sub(8)).fold(String::new(), |all, line| all + line + "\n"))
         };
         logs.iter().filter_map(tail).collect()
+    }
+}
+
+/// Runs a shell command when this program ends without having dropped it, by whatever signal: no server outlives us.
+pub(crate) struct Guard(Child);
+
+impl Guard {
+    pub(crate) fn new(command: &str) -> Result<Self, Failure> {
+        let child = Command::new("sh")
+            // Its input ends when we do.
+            .args(["-c", &format!("cat > /dev/null; {command}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It is there: only we end it.
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 
@@ -173,7 +198,7 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) -> Resul
 }
 
 /// Runs a program to its end and gives its standard output.
-pub(crate) fn run(command: &mut std::process::Command) -> Result<String, Failure> {
+pub(crate) fn run(command: &mut Command) -> Result<String, Failure> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {

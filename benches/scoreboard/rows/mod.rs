@@ -12,10 +12,10 @@ pub(crate) mod mailbox;
 pub(crate) mod outbound;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::server::Kind;
-use crate::{Failure, WAIT_MAX};
+use crate::{Failure, WAIT_MAX, clock};
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -61,21 +61,32 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// What came out, by row and contender.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Board {
+    /// When the run began.
+    start: Instant,
     values: BTreeMap<(&'static str, Kind), f64>,
     /// What went wrong, in order.
     pub(crate) failures: Vec<String>,
 }
 
 impl Board {
+    pub(crate) fn new() -> Self {
+        Self { start: clock::monotonic(), values: BTreeMap::new(), failures: Vec::new() }
+    }
+
+    /// Time since the run began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// Notes a value, and shows it.
     pub(crate) fn put(&mut self, kind: Kind, title: &str, value: f64) {
         let Some(row) = ROWS.iter().find(|row| row.title == title) else {
             self.failures.push(format!("no such row: {title}"));
             return;
         };
-        println!("  {kind}: {title}: {value:.3} {}", row.unit);
+        println!("  {:6.1} s  {kind}: {title}: {value:.3} {}", self.start.elapsed().as_secs_f64(), row.unit);
         self.values.insert((row.title, kind), value);
     }
 

@@ -30,17 +30,10 @@ pub(crate) fn row(
     messages: u64,
     octets: usize,
 ) -> Result<(), Failure> {
-    let dir = tempfile::tempdir_in(dir)?;
-    let sinks = Sinks::start(dir.path(), domains)?;
-    let server = Server::start(kind, dir.path(), 1, &sinks.routes())?;
-    // Connections, processes and caches are there when the clock starts.
-    send(&server, &sinks, u64::from(domains) * 4, octets)?;
-    sinks.wait(u64::from(domains) * 4)?;
-
+    let (server, sinks) = start(kind, dir, domains, octets)?;
     let syncs = Syncs::start(&server.roots(), server.dir());
     let (start, cpu) = (clock::monotonic(), gauge::cpu(&server.roots()));
-    send(&server, &sinks, messages, octets)?;
-    sinks.wait(u64::from(domains) * 4 + messages)?;
+    through(&server, &sinks, messages, octets)?;
     let time = start.elapsed();
     let cpu = gauge::cpu(&server.roots()).saturating_sub(cpu);
     let syncs = syncs.map(Syncs::read).transpose()?;
@@ -51,6 +44,21 @@ pub(crate) fn row(
         board.put(kind, &format!("outbound fsyncs a message, {what}"), float(syncs) / float(messages));
     }
     Ok(())
+}
+
+/// A server with a sink for each domain. Connections, processes and caches are there when this returns.
+pub(crate) fn start(kind: Kind, dir: &Path, domains: u8, octets: usize) -> Result<(Server, Sinks), Failure> {
+    let sinks = Sinks::start(crate::place(dir)?.keep().as_path(), domains)?;
+    let server = Server::start(kind, dir, 1, &sinks.routes())?;
+    through(&server, &sinks, u64::from(domains) * 4, octets)?;
+    Ok((server, sinks))
+}
+
+/// Sends so many messages and waits until the sinks have them.
+pub(crate) fn through(server: &Server, sinks: &Sinks, messages: u64, octets: usize) -> Result<(), Failure> {
+    let before = sinks.messages();
+    send(server, sinks, messages, octets)?;
+    sinks.wait(before + messages)
 }
 
 /// Postfix takes mail for others from this machine on port 25; fife from a user who has signed in.
@@ -80,7 +88,7 @@ fn domain(number: u64) -> String {
 }
 
 /// The running `smtp-sink`s; stopped when dropped.
-struct Sinks {
+pub(crate) struct Sinks {
     all: Vec<Sink>,
 }
 
@@ -118,15 +126,16 @@ impl Sinks {
 
     fn wait(&self, messages: u64) -> Result<(), Failure> {
         block_on(async {
-            while self.all.iter().map(Sink::messages).sum::<u64>() < messages {
+            while self.messages() < messages {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             Ok(())
         })
-        .map_err(|error| {
-            let arrived: u64 = self.all.iter().map(Sink::messages).sum();
-            format!("{arrived} of {messages} messages arrived: {error}").into()
-        })
+        .map_err(|error| format!("{} of {messages} messages arrived: {error}", self.messages()).into())
+    }
+
+    fn messages(&self) -> u64 {
+        self.all.iter().map(Sink::messages).sum()
     }
 }
 
