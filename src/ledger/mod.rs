@@ -252,7 +252,15 @@ impl Ledger {
     /// # Errors
     /// `NoSuchRecord`, `Corrupt`, `Io`.
     pub fn read(&self, position: Position) -> Result<Entry, LedgerError> {
-        self.inner.reader.read(position)
+        self.inner.reader.read(position, usize::MAX)
+    }
+
+    /// The same, for who knows about how large the payload is: no more than that is read when it is right.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn read_expecting(&self, position: Position, payload_bytes: usize) -> Result<Entry, LedgerError> {
+        self.inner.reader.read(position, payload_bytes)
     }
 
     /// Shows all entries that are durable now, in order, from the first position not yet seen (`None`: from the start).

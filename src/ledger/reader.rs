@@ -17,7 +17,7 @@ use super::{Entry, LedgerError, Position, SegmentInfo};
 
 /// Files kept open for reading: a store of a terabyte has thousands of segments.
 const FILES_OPEN_MAX: usize = 64;
-/// Read along with a record's header: most records then take one read.
+/// Read along with a record's header, at most: most records then take one read.
 const READ_AHEAD_BYTES: usize = 16 * 1024;
 
 /// A segment as readers may see it.
@@ -128,7 +128,8 @@ impl<D: Disk> Reader<D> {
         self.files().retain(|(id, _)| *id != segment);
     }
 
-    pub(super) fn read(&self, position: Position) -> Result<Entry, LedgerError> {
+    /// `expected`: bytes of the payload, as far as the caller knows; so many are read at once.
+    pub(super) fn read(&self, position: Position, expected: usize) -> Result<Entry, LedgerError> {
         let absent = LedgerError::NoSuchRecord { position };
         let end = self.state().segments.get(&position.segment).map_or(0, |segment| segment.end);
         if position.offset < SEGMENT_HEADER_BYTES || position.offset.saturating_add(RECORD_HEADER_BYTES) > end {
@@ -137,7 +138,9 @@ impl<D: Disk> Reader<D> {
         let handle = self.handle(position.segment)?.ok_or(absent.clone())?;
         let fail = |error| LedgerError::io("read", &file_name(position.segment), error);
         let room = usize::try_from(end - position.offset).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; READ_AHEAD_BYTES.min(room)];
+        let header = usize::try_from(RECORD_HEADER_BYTES).unwrap_or(0);
+        let ahead = expected.saturating_add(header).clamp(header, READ_AHEAD_BYTES);
+        let mut bytes = vec![0; ahead.min(room)];
         let read = handle.file.read_at(&mut bytes, position.offset).map_err(fail)?;
         bytes.truncate(read);
         let place = u32::try_from(position.offset).map_err(|_| absent.clone())?;

@@ -440,7 +440,7 @@ fn a_full_disk_is_told_and_the_ledger_goes_on_when_there_is_room() {
     tail.commit(&[&small]).remove(0).unwrap();
     disk.faults(Faults::default());
     let position = tail.commit(&[&large]).remove(0).unwrap()[0];
-    assert_eq!(reader.read(position).unwrap().payload.len(), 9000);
+    assert_eq!(reader.read(position, usize::MAX).unwrap().payload.len(), 9000);
     let end = reader.state().end;
     let after =
         recovery::open(FalseDisk::new(disk.platters().power_cut(&mut Luck::None), 0), options, LEDGER_ID).unwrap();

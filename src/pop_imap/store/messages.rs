@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::decide::Request;
 use super::search::Needle;
@@ -18,6 +19,8 @@ pub const UIDS_PER_CHANGE_MAX: usize = 2_000;
 pub const UIDS_PER_READ_MAX: usize = 2_000;
 /// UIDs that one blocking piece of a text search looks at.
 const SEARCH_CHUNK: usize = 200;
+/// Such pieces of one search that are looked at together: one searcher is not to have all processors.
+const SEARCH_CHUNKS_AT_ONCE: usize = 2;
 
 /// What COPY and MOVE did (COPYUID, RFC 4315 section 3). Messages that were gone already are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -180,11 +183,10 @@ impl Store {
         place: &Where,
     ) -> Result<Vec<u32>, StoreError> {
         let needle = Arc::new(Needle::new(needle));
-        let mut found = Vec::new();
-        for chunk in uids.chunks(SEARCH_CHUNK) {
+        let piece = |chunk: &[u32]| {
             let (id, mut rows, needle, place) =
                 (mailbox.id(), wanted(mailbox, chunk), Arc::clone(&needle), place.clone());
-            let hits = self.read(move |reading| {
+            self.read(move |reading| {
                 let mut hits = Vec::new();
                 while !rows.is_empty() {
                     let messages = reading.messages(id, &rows)?;
@@ -194,10 +196,11 @@ impl Store {
                     }
                 }
                 Ok(hits)
-            });
-            found.extend(hits.await?);
-        }
-        Ok(found)
+            })
+        };
+        let pieces: Vec<_> = uids.chunks(SEARCH_CHUNK).map(piece).collect();
+        let found: Vec<Vec<u32>> = stream::iter(pieces).buffered(SEARCH_CHUNKS_AT_ONCE).try_collect().await?;
+        Ok(found.concat())
     }
 }
 

@@ -118,7 +118,7 @@ impl Reading {
         let mut place = place;
         for _ in 0..MOVED_RETRIES {
             let Some(found) = place else { return Ok(None) };
-            match self.ledger.read(found.position) {
+            match self.ledger.read_expecting(found.position, found.record_len) {
                 Ok(entry) => return Ok(Some(joined(&found, &entry.payload)?)),
                 // Compaction has moved the message since its place was read.
                 Err(LedgerError::NoSuchRecord { .. } | LedgerError::Io { .. }) => {
@@ -204,6 +204,8 @@ impl Reading {
 /// Where a message of a mailbox stands.
 struct Place {
     position: Position,
+    /// Octets of its record, at most; fewer when it was compressed.
+    record_len: usize,
     trace: Vec<u8>,
 }
 
@@ -220,7 +222,8 @@ fn find(sql: &Connection, mailbox: MailboxId, row: Option<&Row>) -> Result<Optio
     if u64::from(size) + u64::try_from(trace.len()).unwrap_or(0) != u64::from(row.size) {
         return Ok(None);
     }
-    Ok(Some(Place { position, trace }))
+    let record_len = record::MESSAGE_PREFIX_LEN + usize::try_from(size).unwrap_or(usize::MAX / 2);
+    Ok(Some(Place { position, record_len, trace }))
 }
 
 /// Trace and message as one.

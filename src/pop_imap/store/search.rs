@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use mail_parser::HeaderValue;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::parsers::MessageStream;
+use memchr::memmem::{self, Finder};
 
 use super::Where;
 use crate::message::header;
@@ -19,19 +20,43 @@ use crate::message::structure::{Content, Part, Structure};
 pub(super) struct Needle {
     /// In lower case.
     folded: String,
+    /// The same to look for in undecoded bytes, if it would stand there as it is.
+    plain: Option<Finder<'static>>,
 }
+
+/// Traces of encodings in which ASCII text may look different, in lower case.
+const DISGUISES: [&[u8]; 8] =
+    [b"=?", b"quoted-printable", b"base64", b"utf-7", b"utf-16", b"utf-32", b"iso-2022", b"hz-gb"];
 
 impl Needle {
     pub(super) fn new(text: &str) -> Self {
-        Self { folded: fold(text) }
+        let folded = fold(text);
+        // Blanks may be a line's end in the raw message, and what follows a colon is put there by `in_fields`.
+        let stands = !folded.is_empty() && folded.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+        let plain = stands.then(|| Finder::new(folded.as_bytes()).into_owned());
+        Self { folded, plain }
+    }
+
+    /// Whether the undecoded bytes are enough to tell that the message cannot have it: most messages that do not, and at a
+    /// tenth of the cost of decoding them.
+    fn is_out_of_the_question(&self, message: &[u8]) -> bool {
+        let Some(plain) = &self.plain else { return false };
+        if !message.is_ascii() {
+            return false;
+        }
+        let folded = message.to_ascii_lowercase();
+        plain.find(&folded).is_none() && DISGUISES.iter().all(|trace| memmem::find(&folded, trace).is_none())
     }
 
     fn is_in(&self, text: &str) -> bool {
-        memchr::memmem::find(fold(text).as_bytes(), self.folded.as_bytes()).is_some()
+        memmem::find(fold(text).as_bytes(), self.folded.as_bytes()).is_some()
     }
 
     /// Whether the message has it at that place.
     pub(super) fn matches(&self, message: &[u8], place: &Where) -> bool {
+        if self.is_out_of_the_question(message) {
+            return false;
+        }
         match place {
             Where::Header(name) => self.in_fields(message, Some(name)),
             Where::Body => self.in_part(message, &Structure::parse(message).root),
@@ -74,7 +99,7 @@ fn fold(text: &str) -> String {
 /// A field's value on one line, encoded words decoded.
 fn decoded_value(value: &[u8]) -> String {
     let line = header::unfold(value);
-    if memchr::memmem::find(&line, b"=?").is_none() {
+    if memmem::find(&line, b"=?").is_none() {
         return String::from_utf8_lossy(&line).into_owned();
     }
     // The parser wants the line end of a field.

@@ -241,6 +241,10 @@ async fn text_is_found_through_charsets_and_encodings() {
         "Subject: c\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: text/html; charset=utf-8\r\n\
          Content-Transfer-Encoding: quoted-printable\r\n\r\n<b>caf=C3=A9 so=\r\nft</b>\r\n--x--\r\n",
         "Subject: d\r\nContent-Type: message/rfc822\r\n\r\nSubject: inner WORD\r\n\r\ninner body\r\n",
+        "Subject: A\r\n LONG\r\n line\r\n\r\nbody\r\n",
+        "Subject: =?utf-8?Q?hid=64en?=\r\n\r\n",
+        "Content-Type: text/plain\r\nContent-Transfer-Encoding: BASE64\r\n\r\naGlkZGVu\r\n",
+        "Content-Type: text/plain; charset=utf-8\r\n\r\n\u{212a}elvin\r\n",
     ];
     for message in messages {
         store.append(account(1), "INBOX", Bytes::from_static(message.as_bytes()), &[], 1).await.unwrap();
@@ -263,6 +267,11 @@ async fn text_is_found_through_charsets_and_encodings() {
     check("subject: d", Where::Text, &[4]).await;
     check("subject: d", Where::Body, &[]).await;
     check("=C3", Where::Text, &[]).await;
+    check("subject: a long", Where::Text, &[5]).await;
+    check("long", Where::Text, &[5]).await;
+    check("nowhere", Where::Text, &[]).await;
+    check("hidden", Where::Text, &[6, 7]).await;
+    check("kelvin", Where::Text, &[8]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
