@@ -51,7 +51,8 @@ const FIELDS: [&str; 34] = [
     "List-Owner",
 ];
 
-/// The keys of a domain that sign now. Signing costs about 1 ms of computing with RSA-2048 and 0.05 ms with Ed25519, and 2 ms for each MiB.
+/// The keys of a domain that sign now. Signing a message of 10 KB with both costs one to two
+/// milliseconds of computing, nearly all of it RSA's, and about 5 ms more for each MiB.
 pub struct Signers {
     signers: Vec<Signer>,
 }
