@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -16,7 +17,7 @@ pub const DOMAIN_LEN_MAX: usize = 255;
 /// Octets of a local part, at most (RFC 5321 section 4.5.3.1.1).
 pub const LOCAL_PART_LEN_MAX: usize = 64;
 
-/// A domain name, lower case, without trailing dot. Non-ASCII labels are kept as UTF-8 (U-labels).
+/// A domain name, lower case, without trailing dot. Non-ASCII labels are kept as UTF-8 (U-labels). In an address it may be an address literal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Domain(String);
 
@@ -111,7 +112,10 @@ impl FromStr for Address {
     /// `local@domain`; a quoted local part (`"a b"@domain`) is unquoted.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let (local, domain) = text.rsplit_once('@').ok_or(AddressError::Address)?;
-        let domain = domain.parse()?;
+        let domain = match literal(domain) {
+            Some(literal) => literal,
+            None => domain.parse()?,
+        };
         let local = match local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
             Some(quoted) => unquote(quoted)?,
             None if is_dot_string(local) => local.to_owned(),
@@ -122,6 +126,16 @@ impl FromStr for Address {
         }
         Ok(Self { local, domain })
     }
+}
+
+/// An address literal in place of a domain (RFC 5321 section 4.1.3): `[192.0.2.1]`, `[IPv6:2001:db8::1]`.
+fn literal(text: &str) -> Option<Domain> {
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    if let Ok(address) = inner.parse::<Ipv4Addr>() {
+        return Some(Domain(format!("[{address}]")));
+    }
+    let address = inner.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:")).and_then(|_| inner.get(5..))?;
+    address.parse::<Ipv6Addr>().ok().map(|address| Domain(format!("[ipv6:{address}]")))
 }
 
 /// Atom characters in dot-separated runs (RFC 5321 section 4.1.2 Dot-string); UTF-8 as RFC 6531 has it.

@@ -11,6 +11,7 @@ mod config;
 mod dkim;
 mod domain;
 mod door;
+mod queue;
 mod reload;
 mod role;
 mod run;
@@ -76,6 +77,7 @@ enum Command {
     Domain(domain::Arguments),
     Alias(alias::Arguments),
     Dkim(dkim::Arguments),
+    Queue(queue::Arguments),
     /// One role, as the supervisor starts it.
     #[command(hide = true)]
     Role(role::Arguments),
@@ -121,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Domain(arguments) => domain::run(&global, &arguments),
         Command::Alias(arguments) => alias::run(&global, &arguments),
         Command::Dkim(arguments) => dkim::run(&global, &arguments),
+        Command::Queue(arguments) => queue::run(&global, &arguments),
         Command::Role(arguments) => role::run(&arguments),
     }
     .into()

@@ -25,8 +25,8 @@ const FILE_LEN_MAX: u64 = 1024 * 1024;
 /// Secrets and certificate of one host.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Material {
-    /// By TOML key: "site.secret", "directory.bind-password".
-    pub secrets: BTreeMap<&'static str, SecretText>,
+    /// By TOML key: "site.secret", "directory.bind-password", "smtp-outbound.routes.0.password".
+    pub secrets: BTreeMap<String, SecretText>,
     /// Certificate chain and key as PEM; `None` when none is configured.
     pub certificate: Option<Pem>,
 }
@@ -51,6 +51,18 @@ impl std::fmt::Debug for Pem {
     }
 }
 
+impl Material {
+    /// The secrets that this role has use for: no other gets to see them.
+    pub fn secrets_of(&self, role: Role) -> impl Iterator<Item = (&str, &SecretText)> {
+        let is_for = move |name: &str| match role {
+            Role::LdapProxy => name.starts_with("site."),
+            Role::PopImap => name.starts_with("site.") || name.starts_with("directory."),
+            Role::Smtp => true,
+        };
+        self.secrets.iter().map(|(name, secret)| (name.as_str(), secret)).filter(move |(name, _)| is_for(name))
+    }
+}
+
 /// What a role's process depends on, as a hash: equal as long as it need not be restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoleView([u8; 32]);
@@ -66,7 +78,7 @@ pub fn role_view(effective: &Effective, role: Role, material: &Material) -> Role
         Role::LdapProxy => serde_json::json!({ "own": tables.ldap_proxy, "base": tables.directory.base }),
         Role::PopImap => serde_json::json!({ "own": tables.pop_imap, "directory": tables.directory }),
         Role::Smtp => {
-            serde_json::json!({ "own": tables.smtp, "authentication": tables.smtp_authentication, "directory": tables.directory, "dns": tables.dns })
+            serde_json::json!({ "own": tables.smtp, "authentication": tables.smtp_authentication, "outbound": tables.smtp_outbound, "directory": tables.directory, "dns": tables.dns })
         }
     };
     let settings =
@@ -77,9 +89,7 @@ pub fn role_view(effective: &Effective, role: Role, material: &Material) -> Role
         hasher.update(bytes);
     };
     feed(settings.to_string().as_bytes());
-    for (name, secret) in
-        material.secrets.iter().filter(|(name, _)| role != Role::LdapProxy || name.starts_with("site."))
-    {
+    for (name, secret) in material.secrets_of(role) {
         feed(name.as_bytes());
         feed(secret.reveal().as_bytes());
     }
@@ -114,8 +124,18 @@ impl Loaded {
         for (name, section, key, secret, len_min) in secrets {
             let Some(secret) = secret else { continue };
             match reveal(secret, self.dir(), env, len_min) {
-                Ok(text) => drop(material.secrets.insert(name, text)),
+                Ok(text) => drop(material.secrets.insert(name.to_owned(), text)),
                 Err(message) => faults.push(Fault::new(self.place(host, &section, key), message)),
+            }
+        }
+        for (at, route) in effective.tables.smtp_outbound.routes.iter().enumerate() {
+            let Some(secret) = &route.password else { continue };
+            match reveal(secret, self.dir(), env, 1) {
+                Ok(text) => drop(material.secrets.insert(route_password(at), text)),
+                Err(message) => {
+                    let place = self.place(host, &Section::Table("smtp-outbound"), "routes");
+                    faults.push(Fault::new(place, format!("password of route {}: {message}", at + 1)));
+                }
             }
         }
         let tls = &effective.tables.tls;
@@ -127,6 +147,12 @@ impl Loaded {
         }
         if faults.is_empty() { Ok(material) } else { Err(self.faults(faults)) }
     }
+}
+
+/// The name of the password of the route at this place in `[smtp-outbound] routes`.
+#[must_use]
+pub fn route_password(at: usize) -> String {
+    format!("smtp-outbound.routes.{at}.password")
 }
 
 /// The secret itself; what is wrong is said without it.

@@ -22,6 +22,7 @@ pub mod pop_imap;
 pub mod site;
 pub mod smtp;
 pub mod smtp_authentication;
+pub mod smtp_outbound;
 pub mod tls;
 // types that settings are made of
 pub mod address;
@@ -84,6 +85,8 @@ pub struct Tables {
     pub smtp: smtp::Smtp,
     /// Signing what users send (DKIM); checking what other servers bring (SPF, DKIM, DMARC).
     pub smtp_authentication: smtp_authentication::SmtpAuthentication,
+    /// Mail that leaves for other sites: by which way, how fast, how safely.
+    pub smtp_outbound: smtp_outbound::SmtpOutbound,
     /// Mailboxes: LMTP in; IMAP and POP3 out.
     pub pop_imap: pop_imap::PopImap,
     /// The directory door: LDAP, on the embedded directory.

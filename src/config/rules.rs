@@ -17,6 +17,7 @@ use super::walk::Walk;
 
 const SMTP: Section = Section::Table("smtp");
 const POP_IMAP: Section = Section::Table("pop-imap");
+const OUTBOUND: Section = Section::Table("smtp-outbound");
 const DIRECTORY: Section = Section::Table("directory");
 const TLS: Section = Section::Table("tls");
 
@@ -42,6 +43,7 @@ impl Site<'_> {
             self.certificate(effective, &mut faults);
             if effective.roles.contains(&Role::Smtp) {
                 self.smtp(effective, &mut faults);
+                self.routes(effective, &mut faults);
             }
             if effective.roles.iter().any(|role| matches!(role, Role::Smtp | Role::PopImap)) {
                 self.directory(effective, &mut faults);
@@ -200,6 +202,18 @@ impl Site<'_> {
             faults.push(
                 Fault::new(place, format!("`{given}` without `{missing}` in [tls]")).expected("both, or neither"),
             );
+        }
+    }
+
+    /// Routes that contradict themselves.
+    fn routes(&self, effective: &Effective, faults: &mut Vec<Fault>) {
+        if self.is_faulty(&effective.host, &OUTBOUND, "routes") {
+            return;
+        }
+        for (at, route) in effective.tables.smtp_outbound.routes.iter().enumerate() {
+            let Some(what) = route.contradiction() else { continue };
+            let place = self.place(&effective.host, &OUTBOUND, "routes");
+            faults.push(Fault::new(place, format!("route {} of host `{}`: {what}", at + 1, effective.host)));
         }
     }
 

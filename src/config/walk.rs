@@ -185,6 +185,11 @@ fn value_fault(section: &Section, setting: &Setting, node: &Node, plain: Plain, 
             let place = Place::File(inner.key.clone());
             return Some(Fault::new(place, format!("unknown key `{name}` in a secret")).expected(expected));
         }
+        if *kind == Kind::Table
+            && let Some(fault) = entry_fault(key, node, &error)
+        {
+            return Some(fault);
+        }
         let is_type = matches!(error.kind, Wrong::InvalidType(..));
         let fault = fault(format!("wrong {} for `{key}`: {shown}", if is_type { "type" } else { "value" }));
         return Some(match (kind, &node.content) {
@@ -204,6 +209,26 @@ fn value_fault(section: &Section, setting: &Setting, node: &Node, plain: Plain, 
     }
     let expected = setting.expected();
     Some(Fault::new(place, format!("`{key}` is out of range: {shown}")).expected(expected))
+}
+
+/// What is wrong within a table that is one of a list: serde names the key.
+fn entry_fault(setting: &str, node: &Node, error: &figment::Error) -> Option<Fault> {
+    if let Wrong::UnknownField(name, known) = &error.kind {
+        let (_, entry) = node.entries().iter().find(|(key, _)| key == name)?;
+        let fault = Fault::new(Place::File(entry.key.clone()), format!("unknown key `{name}` in `{setting}`"));
+        return Some(fault.expected(format!("one of {}", known.join(", "))).nearest(name, known.iter().copied()));
+    }
+    let (key, entry) = error.path.iter().rev().find_map(|key| Some((key, node.get(key)?)))?;
+    let shown = if mask::is_secret_key(key) { "something else".to_owned() } else { found(entry) };
+    let fault =
+        Fault::new(Place::File(entry.value.clone()), format!("wrong value for `{key}` in `{setting}`: {shown}"));
+    if let Wrong::InvalidType(_, expected) | Wrong::InvalidValue(_, expected) = &error.kind {
+        return Some(fault.expected(expected.clone()));
+    }
+    if let Wrong::UnknownVariant(word, known) = &error.kind {
+        return Some(fault.expected(format!("one of {}", known.join(", "))).nearest(word, known.iter().copied()));
+    }
+    Some(fault)
 }
 
 /// Whether a value of the right type keeps its bounds.

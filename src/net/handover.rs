@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use axum::Router;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
@@ -266,10 +267,15 @@ impl Handover {
 
     /// Answers `/metrics` and `/health` to the supervisor from now on, in a task. Must be called inside a runtime.
     pub fn serve_metrics(&mut self, health: impl Fn() -> Health + Send + Sync + 'static) {
+        self.serve_metrics_and(health, Router::new());
+    }
+
+    /// The same, and more on the same socket, which only root and the user that fife runs as can reach.
+    pub fn serve_metrics_and(&mut self, health: impl Fn() -> Health + Send + Sync + 'static, more: Router) {
         let Some(fd) = self.metrics.take() else { return };
         match Listener::from_fd(fd) {
             Ok(listener) => {
-                tokio::spawn(metrics::serve(listener, health, self.shutdown()));
+                tokio::spawn(metrics::serve(listener, health, more, self.shutdown()));
             }
             Err(error) => warn!(%error, "metrics are not served"),
         }

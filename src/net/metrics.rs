@@ -94,15 +94,16 @@ pub fn text() -> String {
     text
 }
 
-/// Answers `GET /metrics` and `GET /health` until shutdown.
-pub(super) async fn serve<H>(listener: Listener, health: H, shutdown: Shutdown)
+/// Answers `GET /metrics` and `GET /health` until shutdown, and what else a role is asked on its own socket.
+pub(super) async fn serve<H>(listener: Listener, health: H, more: Router, shutdown: Shutdown)
 where
     H: Fn() -> Health + Send + Sync + 'static,
 {
     let router = Router::new()
         .route("/metrics", get(|| async { http::prometheus(text()) }))
         .route("/health", get(answer_health::<H>))
-        .with_state(Arc::new(health));
+        .with_state(Arc::new(health))
+        .merge(more);
     http::serve(listener, router, shutdown).await;
 }
 

@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{client, server};
 
-use super::tls::Acceptor;
+use super::tls::{Acceptor, Connector};
 
-/// A connection that was accepted.
+/// A connection that was accepted, or opened.
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Tls(Box<TlsStream<Stream>>),
+    /// TLS, with us as the server.
+    Tls(Box<server::TlsStream<Stream>>),
+    /// TLS, with us as the client.
+    TlsClient(Box<client::TlsStream<Stream>>),
 }
 
 impl Stream {
@@ -38,17 +41,34 @@ impl Stream {
         Ok(Self::Tls(Box::new(stream)))
     }
 
+    /// Shakes hands as the TLS client of the server with this name (or IP address).
+    ///
+    /// # Errors
+    /// As `start_tls`; also when the connector verifies and the server is not who it should be.
+    pub async fn connect_tls(self, connector: &Connector, name: &str, timeout: Duration) -> io::Result<Self> {
+        if self.is_tls() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let stream = tokio::time::timeout(timeout, connector.connect(self, name))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(Self::TlsClient(Box::new(stream)))
+    }
+
     /// Is what is written seen only by the peer?
     #[must_use]
     pub fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
+        matches!(self, Self::Tls(_) | Self::TlsClient(_))
     }
 
     /// Protocol version and cipher suite in use, as "TLSv1.3 TLS13_AES_256_GCM_SHA384", for trace headers and logs.
     #[must_use]
     pub fn tls_description(&self) -> Option<String> {
-        let Self::Tls(stream) = self else { return None };
-        let (_, connection) = stream.get_ref();
+        let connection: &rustls::CommonState = match self {
+            Self::Tls(stream) => stream.get_ref().1,
+            Self::TlsClient(stream) => stream.get_ref().1,
+            Self::Tcp(_) | Self::Unix(_) => return None,
+        };
         let tls13 = connection.protocol_version()? == rustls::ProtocolVersion::TLSv1_3;
         // No other is spoken (`Acceptor::from_pem`).
         let version = if tls13 { "TLSv1.3" } else { "TLSv1.2" };
@@ -61,7 +81,7 @@ impl Stream {
         let written = match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
-            Self::Tls(_) => return,
+            Self::Tls(_) | Self::TlsClient(_) => return,
         };
         // The peer is sent away in any case; when it does not take the reason, the closed connection must do.
         drop(written);
@@ -86,6 +106,7 @@ impl AsyncRead for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+            Self::TlsClient(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -96,6 +117,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+            Self::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         }
     }
 
@@ -108,6 +130,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
+            Self::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -120,6 +143,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Self::TlsClient(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
@@ -128,6 +152,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Self::TlsClient(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 }

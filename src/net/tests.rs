@@ -279,8 +279,12 @@ fn a_site_name_becomes_one_dn_value() {
 async fn metrics_and_health_are_answered_and_slow_clients_do_not_hold_them_up() {
     let (fd, address) = listener();
     let (stopper, shutdown) = Shutdown::pair();
-    let served =
-        tokio::spawn(metrics::serve(Listener::from_fd(fd).unwrap(), || Health::Bad("no directory".into()), shutdown));
+    let served = tokio::spawn(metrics::serve(
+        Listener::from_fd(fd).unwrap(),
+        || Health::Bad("no directory".into()),
+        axum::Router::new(),
+        shutdown,
+    ));
     metrics::counter("fife_test_questions_total", "Questions that were asked.").inc();
     let _slow = within(TcpStream::connect(address)).await.unwrap();
     let ask = async |path: &str| {

@@ -1,22 +1,25 @@
-//! TLS as the server: the certificate of the host, versions, resumption.
+//! TLS: the certificate of the host, whom we believe, versions, resumption.
 //!
-//! Owns: `Acceptor`, `Pem`. Called by: sessions (STARTTLS, implicit TLS), the supervisor (checks what it
-//! hands over). Never: opens a file; certificates come as PEM text.
+//! Owns: `Acceptor`, `Connector`, `Pem`. Called by: sessions (STARTTLS, implicit TLS), the supervisor (checks what it
+//! hands over). Never: opens a file but the system's list of authorities; certificates come as PEM text.
 //! Spec: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2), RFC 7468 (PEM).
 
 use std::io;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::crypto::ring;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use serde::{Deserialize, Serialize};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
 use super::stream::Stream;
 
+/// The authorities that this machine trusts; the sandbox leaves it readable.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// TLS sessions that can be resumed without a ticket (TLS 1.2 session ids).
 const SESSIONS_CACHED_MAX: usize = 4096;
 
@@ -84,5 +87,92 @@ impl Acceptor {
 impl std::fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Acceptor").finish_non_exhaustive()
+    }
+}
+
+/// Shakes hands as the client. Cheap to clone.
+#[derive(Clone)]
+pub struct Connector(TlsConnector);
+
+impl Connector {
+    /// Believes whoever is there: for opportunistic TLS, which only keeps out those who listen (RFC 7435 section 3).
+    ///
+    /// # Errors
+    /// `Unusable`: the TLS library does not do what it always does.
+    pub fn unverified() -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let verifier = Arc::new(Anyone(Arc::clone(&provider)));
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
+    /// Believes the authorities that this machine trusts. Without any, no server is believed.
+    ///
+    /// # Errors
+    /// As `unverified`.
+    pub fn verified() -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        let certificates = CertificateDer::pem_file_iter(AUTHORITIES).into_iter().flatten().flatten();
+        roots.add_parsable_certificates(certificates);
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
+    /// Shakes hands. Without a bound in time: `Stream::connect_tls` has one.
+    pub(super) async fn connect(&self, stream: Stream, name: &str) -> io::Result<client::TlsStream<Stream>> {
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        self.0.connect(name, stream).await
+    }
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+/// Asks for no proof of who the server is; that it holds the key of the certificate that it shows is proven all the same.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

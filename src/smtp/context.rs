@@ -3,6 +3,7 @@
 //! Owns: the wiring of queue, LMTP, directory and limits. Called by: `smtp::serve` (makes it), delivery, runner, sessions' loops.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use tracing::{info, warn};
 
 use super::authentication::Authentication;
 use super::lmtp;
+use super::outbound::dial::Outbound;
+use super::outbound::route::Routes;
 use super::queue::Queue;
 use crate::base::address::{Address, Domain};
 use crate::config::smtp::Smtp;
@@ -33,6 +36,8 @@ pub(super) struct Context {
     pub directory: Directory,
     pub authentication: Authentication,
     pub queue: Queue,
+    pub routes: Arc<Routes>,
+    pub outbound: Outbound,
     pub lmtp: lmtp::Pool,
     pub space: Space,
     /// Memory for messages, in units of `MEMORY_UNIT`.

@@ -2,18 +2,19 @@
 //!
 //! Owns: the decision over all recipients of a message. Called by: `smtp::serve`.
 //!
-//! 250 means that every recipient has it, durably: in the mailbox (the LMTP server said so), or in the queue.
+//! 250 means that every recipient has it, durably: in the mailbox (the LMTP server said so), or in the queue. Recipients at other sites are always
+//! queued, in the same breath, after our own mailboxes were asked.
 //!
 //! Once, or twice? A recipient whom the LMTP server has acknowledged is never put into the queue. If this process dies between that
 //! acknowledgement and the reply to the client, the client will send the message again: RFC 1047 tells why nobody can avoid that. If
 //! the LMTP server dies between storing and acknowledging, we cannot know what it did, and tell the client to come again (451) rather than
-//! say 250 to what may be doubled. Nothing that was answered 250 here is delivered twice. For what comes out of the queue see `smtp::runner`.
+//! say 250 to what may be doubled. Nothing that was answered 250 here is delivered twice. For what comes out of the queue see `smtp::settling`.
 
 use tracing::{info, warn};
 
-use super::bounce::{self, Failure};
+use super::bounce::{self, Fact, Kind};
 use super::context::Context;
-use super::envelope::{Message, Origin};
+use super::envelope::{Message, Origin, Way};
 use super::lmtp::Fate;
 use super::metrics::{MESSAGES, RECEIVED_BYTES};
 use super::reply::{self, Reply};
@@ -86,13 +87,14 @@ pub(super) async fn hand_over(context: &Context, origin: &Origin, message: Messa
         }
     };
     let size = message.size();
-    let mailboxes: Vec<&Address> = message.envelope.recipients.iter().map(|recipient| &recipient.mailbox).collect();
-    let fates = context.lmtp.deliver(&message, &mailboxes).await;
+    let fates = try_mailboxes(context, &message).await;
+    let wants_to_know = message.envelope.recipients.iter().any(|recipient| recipient.notify.success());
     let (reply, outcome) = match decide(&fates) {
+        Decision::Delivered if wants_to_know => keep(context, message, &fates, &[], Vec::new()).await,
         Decision::Delivered => (reply::OK.with_text(format!("{id} delivered")), "delivered"),
         Decision::Refuse(reply) if reply.is_permanent() => (reply, "refused"),
         Decision::Refuse(reply) => (reply, "tempfail"),
-        Decision::Keep { pending, failed } => keep(context, message, &pending, failed).await,
+        Decision::Keep { pending, failed } => keep(context, message, &fates, &pending, failed).await,
     };
     MESSAGES.with_label_values(&[outcome]).inc();
     if reply.is_positive() {
@@ -105,38 +107,66 @@ pub(super) async fn hand_over(context: &Context, origin: &Origin, message: Messa
     reply
 }
 
-pub(super) fn positive(fate: &Fate) -> Option<&Reply> {
+/// Asks our own mailboxes; recipients elsewhere are not tried here.
+async fn try_mailboxes(context: &Context, message: &Message) -> Vec<Fate> {
+    let recipients = &message.envelope.recipients;
+    let is_ours = |at: &usize| recipients.get(*at).is_some_and(|recipient| recipient.way == Way::Mailbox);
+    let ours: Vec<usize> = (0..recipients.len()).filter(is_ours).collect();
+    let mut fates = vec![Fate::NotTried; recipients.len()];
+    if ours.is_empty() {
+        return fates;
+    }
+    let mailboxes: Vec<&Address> = ours.iter().filter_map(|at| recipients.get(*at)).map(|one| &one.mailbox).collect();
+    for (at, fate) in ours.iter().zip(context.lmtp.deliver(message, &mailboxes).await) {
+        if let Some(slot) = fates.get_mut(*at) {
+            *slot = fate;
+        }
+    }
+    fates
+}
+
+fn positive(fate: &Fate) -> Option<&Reply> {
     match fate {
         Fate::Answered(reply) if reply.is_positive() => Some(reply),
         Fate::Answered(_) | Fate::NotTried | Fate::Unknown => None,
     }
 }
 
+/// Queues the message for some, and what the sender is to be told of others.
 async fn keep(
     context: &Context,
     mut message: Message,
+    fates: &[Fate],
     pending: &[usize],
     failed: Vec<(usize, Reply)>,
 ) -> (Reply, &'static str) {
     let id = message.envelope.id;
     let at = |place: usize| message.envelope.recipients.get(place).cloned();
-    let failures: Vec<Failure> = failed
-        .into_iter()
-        .filter_map(|(place, reply)| at(place).map(|recipient| Failure { recipient, reply }))
-        .collect();
-    let recipients: Vec<_> = pending.iter().filter_map(|place| at(*place)).collect();
+    let fact = |(place, reply)| at(place).map(|recipient| Fact::own(recipient, reply));
+    let delivered = fates.iter().enumerate().filter_map(|(place, fate)| Some((place, positive(fate)?.clone())));
+    let successes: Vec<Fact> = delivered.filter_map(fact).collect();
+    let failures: Vec<Fact> = failed.into_iter().filter_map(fact).collect();
+    let mut recipients: Vec<_> = pending.iter().filter_map(|place| at(*place)).collect();
     let mut messages = Vec::new();
-    if !failures.is_empty() {
-        messages.extend(bounce::for_failures(context, &message, &failures).await);
+    match bounce::report(context, &message, Kind::Failure, failures.clone()).await {
+        Ok(report) => messages.extend(report),
+        Err(error) => {
+            // Queued: they will fail again when the directory can say where the sender's mail goes.
+            warn!(message = %id, %error, "the sender cannot be told of a failure yet");
+            recipients.extend(failures.into_iter().map(|failure| failure.recipient));
+        }
     }
-    if !recipients.is_empty() {
+    // A report of success is a courtesy that a directory which is away does not get to delay the message for.
+    messages.extend(bounce::report(context, &message, Kind::Success, successes).await.unwrap_or_default());
+    let is_queued = !recipients.is_empty();
+    if is_queued {
         message.envelope.recipients = recipients;
         messages.push(message);
     }
     let now = (clock::unix_millis(), clock::monotonic());
     match context.queue.add(messages, now.0, now.1).await {
-        Ok(()) if pending.is_empty() => (reply::OK.with_text(format!("{id} delivered")), "delivered"),
-        Ok(()) => (reply::OK.with_text(format!("{id} queued")), "queued"),
+        Ok(()) if is_queued => (reply::OK.with_text(format!("{id} queued")), "queued"),
+        Ok(()) => (reply::OK.with_text(format!("{id} delivered")), "delivered"),
         Err(error) => {
             // Those who have it will get it again when the client comes again; better than that the others never do.
             warn!(message = %id, %error, "cannot queue");

@@ -16,18 +16,121 @@ use crate::directory::Account;
 
 use super::session::Personality;
 
-/// One mailbox that the message goes to.
+/// By which way a recipient is reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// A mailbox of this site, by LMTP.
+    #[default]
+    Mailbox,
+    /// Another site, by SMTP.
+    Elsewhere,
+}
+
+/// Of what the sender wants to be told (RFC 3461 section 4.1). Nothing said: of failure, and of delay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Notify(u8);
+
+impl Notify {
+    pub const SUCCESS: Self = Self(1);
+    pub const FAILURE: Self = Self(2);
+    pub const DELAY: Self = Self(4);
+    pub const NEVER: Self = Self(8);
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether the client said anything.
+    #[must_use]
+    pub fn is_said(self) -> bool {
+        self != Self::default()
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Tell of success, which nobody is told who did not ask.
+    #[must_use]
+    pub fn success(self) -> bool {
+        self.has(Self::SUCCESS)
+    }
+
+    /// Tell of failure.
+    #[must_use]
+    pub fn failure(self) -> bool {
+        !self.is_said() || self.has(Self::FAILURE)
+    }
+
+    /// Tell of delay.
+    #[must_use]
+    pub fn delay(self) -> bool {
+        !self.is_said() || self.has(Self::DELAY)
+    }
+
+    /// As it stands behind `NOTIFY=`.
+    #[must_use]
+    pub fn value(self) -> String {
+        let names =
+            [(Self::NEVER, "NEVER"), (Self::SUCCESS, "SUCCESS"), (Self::FAILURE, "FAILURE"), (Self::DELAY, "DELAY")];
+        names.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| *name).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// How much of the message a failure report returns (RFC 3461 section 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Return {
+    Full,
+    Header,
+}
+
+/// What the sender said about reports, for the whole message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reports {
+    /// RET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned: Option<Return>,
+    /// ENVID, decoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope_id: Option<String>,
+}
+
+/// One address that the message goes to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Recipient {
     /// As the sender gave it: what a bounce names.
     pub given: Arc<Address>,
-    /// The account's own address, after aliases: what is said to LMTP.
+    /// After aliases: the account's own address, which is said to LMTP, or the address at another site.
     pub mailbox: Address,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub way: Way,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub notify: Notify,
+    /// ORCPT, decoded: type and address as in `rfc822;a@example.test`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Arc<str>>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Recipient {
+    /// A recipient about whose reports nothing was said.
+    #[must_use]
+    pub fn new(given: Arc<Address>, mailbox: Address, way: Way) -> Self {
+        Self { given, mailbox, way, notify: Notify::default(), original: None }
+    }
 }
 
 /// From whom, to whom.
 ///
-/// Invariant: no mailbox is in `recipients` twice.
+/// Invariant: no address is in `recipients` twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     pub id: Id,
@@ -36,6 +139,7 @@ pub struct Envelope {
     pub recipients: Vec<Recipient>,
     /// The message may need SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    pub reports: Reports,
 }
 
 /// Where a message came from: what is known of the session that brought it.
@@ -64,6 +168,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// Whether there is an octet beyond ASCII in it.
+    #[must_use]
+    pub fn is_eight_bit(&self) -> bool {
+        !self.trace.is_ascii() || !self.content.is_ascii()
+    }
+
     /// Octets of trace and content.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -16,7 +16,7 @@ impl Offer<'_> {
     /// Appends the whole answer to EHLO.
     pub fn write(&self, out: &mut Vec<u8>) {
         let size = format!("SIZE {}", self.message_size_max); // RFC 1870
-        let mut lines = vec![self.hostname, "PIPELINING", "8BITMIME", "SMTPUTF8", &size, "CHUNKING"]; // RFC 2920, 6152, 6531, 3030
+        let mut lines = vec![self.hostname, "PIPELINING", "8BITMIME", "SMTPUTF8", &size, "CHUNKING", "DSN"]; // RFC 2920, 6152, 6531, 3030, 3461
         if self.start_tls {
             lines.push("STARTTLS"); // RFC 3207
         }

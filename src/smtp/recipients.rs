@@ -10,10 +10,11 @@ use tracing::{debug, warn};
 
 use super::command::ForwardPath;
 use super::context::Context;
+use super::envelope::Way;
 use super::metrics::{RECIPIENTS_REFUSED, SIGN_INS_FAILED};
 use super::reply::{self, Reply};
 use super::sasl::Credentials;
-use super::session::Personality;
+use super::session::{Found, Personality};
 use crate::base::address::Address;
 use crate::directory::{Account, AuthError, DirectoryError, Expansion, Recipient};
 
@@ -46,15 +47,11 @@ pub(super) async fn sender(
     }
 }
 
-/// The address as it is to be named, and the mailboxes behind it.
+/// The address as it is to be named, and where its mail goes.
 ///
 /// # Errors
 /// The reply for the client.
-pub(super) async fn recipient(
-    context: &Context,
-    personality: Personality,
-    path: ForwardPath,
-) -> Result<(Address, Vec<Address>), Reply> {
+pub(super) async fn recipient(context: &Context, personality: Personality, path: ForwardPath) -> Result<Found, Reply> {
     let given = match path {
         ForwardPath::Mailbox(address) => address,
         ForwardPath::Postmaster => context.site_address(POSTMASTER).ok_or(reply::NO_SUCH_USER)?,
@@ -67,8 +64,8 @@ pub(super) async fn recipient(
     {
         expansion = context.directory.expand(&administrator).await.map_err(|error| away(&error))?;
     }
-    match mailboxes(&given, expansion, personality) {
-        Ok(mailboxes) => Ok((given, mailboxes)),
+    match targets(&given, expansion, personality) {
+        Ok(targets) => Ok(Found { given, targets }),
         Err(reply) => {
             RECIPIENTS_REFUSED.inc();
             debug!(recipient = %given, %reply, "recipient refused");
@@ -77,27 +74,22 @@ pub(super) async fn recipient(
     }
 }
 
-/// What an expansion means: nothing is taken that nobody would deliver.
-pub(super) fn mailboxes(
+/// What an expansion means. Users send wherever they want; other servers only to us, and from there on to where our own aliases lead.
+pub(super) fn targets(
     given: &Address,
     expansion: Expansion,
     personality: Personality,
-) -> Result<Vec<Address>, Reply> {
-    if expansion.remote.contains(given) {
-        return Err(match personality {
-            Personality::Mx => reply::RELAY_DENIED,
-            Personality::Submission => reply::NOT_LOCAL,
-        });
+) -> Result<Vec<(Address, Way)>, Reply> {
+    if personality == Personality::Mx && expansion.remote.contains(given) {
+        return Err(reply::RELAY_DENIED);
     }
-    if !expansion.remote.is_empty() {
-        return Err(reply::ALIAS_LEADS_OUT);
-    }
-    if expansion.accounts.is_empty() {
+    if expansion.accounts.is_empty() && expansion.remote.is_empty() {
         return Err(reply::NO_SUCH_USER);
     }
     let takes_mail = expansion.accounts.iter().filter(|account| account.status.takes_mail());
-    let mailboxes: Vec<Address> = takes_mail.map(|account| account.address.clone()).collect();
-    if mailboxes.is_empty() { Err(reply::MAILBOX_DISABLED) } else { Ok(mailboxes) }
+    let mailboxes = takes_mail.map(|account| (account.address.clone(), Way::Mailbox));
+    let targets: Vec<_> = mailboxes.chain(expansion.remote.into_iter().map(|there| (there, Way::Elsewhere))).collect();
+    if targets.is_empty() { Err(reply::MAILBOX_DISABLED) } else { Ok(targets) }
 }
 
 /// Whose credentials these are. A wrong password is answered late: guessing shall take its time.

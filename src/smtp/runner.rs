@@ -1,99 +1,113 @@
-//! Delivering what is in the queue.
+//! Going through the queue: sessions to destinations, what is late, what is too old.
 //!
-//! Owns: attempts, and when to give up. Called by: `smtp::serve`, one task.
-//!
-//! A recipient whom the LMTP server has acknowledged is recorded at once and before anything else, and never tried again. Left is the moment
-//! between the acknowledgement and that record's `fdatasync` (about a millisecond): if this process, or the LMTP server between storing and
-//! acknowledging, is killed then, the message is delivered once more. It carries the same id in `Received` and the same octets, by which a store can
-//! know it again; pop-imap does.
+//! Owns: when sessions are opened, attempts at our own mailboxes, giving up, warnings of delay. Called by: `smtp::serve`, one task.
+//! Calls: `outbound` for other sites.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::bounce::{self, Failure};
+use super::bounce::{self, Fact, Kind};
 use super::context::Context;
-use super::delivery;
 use super::lmtp::Fate;
-use super::metrics::{LMTP_AWAY, QUEUE_AGE, QUEUE_MESSAGES, QUEUE_RECIPIENTS};
-use super::queue::{Ending, Queued};
+use super::metrics::{LMTP_AWAY, QUEUE_AGE, QUEUE_MESSAGES};
+use super::outbound;
+use super::outbound::route::Key;
+use super::queue::{Ending, Queued, Taken};
 use super::reply::Reply;
+use super::settling::{self, Hop, settle};
 use crate::base::address::Address;
 use crate::base::clock;
 use crate::base::id::Id;
 use crate::net::Shutdown;
 
-/// Messages under way at a time.
-const ATTEMPTS_MAX: usize = 16;
-/// How often the queue is looked at although nothing happened: for its metrics, and for what is too old.
+/// Messages under way to our own mailboxes at a time.
+pub(super) const MAILBOX_SESSIONS_MAX: usize = 16;
+/// How often the queue is looked at although nothing happened: for its metrics, for what is late and what is too old.
 const TICK: Duration = Duration::from_secs(5);
 /// How often space is given back.
 const COMPACT_EVERY: Duration = Duration::from_secs(60);
-/// Wait before a record that cannot be written is tried again, or one that cannot be read.
-const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
+/// Messages that are given up, or warned of, in one go.
+const LATE_COUNT: usize = 1000;
+/// Wait before a message is tried again that cannot be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(3600);
-/// What the sender is told of a message that waited too long (RFC 3463: X.4.7).
+/// How long sessions may go on with the message in hand when the role stops. (The supervisor's patience is 30 s.)
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// What the sender is told of a message that waited too long (RFC 3463: X.4.7), and of one that is late.
 const EXPIRED: Reply = Reply::new(550, 4, 7, "could not be delivered in time");
+const LATE: Reply = Reply::new(450, 4, 7, "not delivered yet");
 
 /// Delivers until shutdown, then finishes the attempts under way.
 pub(super) async fn run(context: Arc<Context>, mut shutdown: Shutdown) {
     let mut away = context.lmtp.away();
-    let room = Arc::new(Semaphore::new(ATTEMPTS_MAX));
-    let mut attempts = JoinSet::new();
-    let mut compacted_at = clock::monotonic();
+    let mut sessions = JoinSet::new();
+    let start = clock::monotonic();
+    let (mut ticks_at, mut compacts_at) = (start, start + COMPACT_EVERY);
     while !shutdown.is_stopping() {
-        let changed = context.queue.changed();
-        begin_attempts(&context, &room, &mut attempts, *away.borrow_and_update(), &shutdown);
-        show(&context, *away.borrow());
         let now = clock::monotonic();
-        if now.saturating_duration_since(compacted_at) >= COMPACT_EVERY {
-            compacted_at = now;
+        if now >= ticks_at {
+            ticks_at = now + TICK;
+            show(&context, *away.borrow_and_update());
+            give_up(&context, &shutdown).await;
+            warn_late(&context).await;
+        }
+        if now >= compacts_at {
+            compacts_at = now + COMPACT_EVERY;
             compact(&context).await;
         }
-        let due = context.queue.next_due().filter(|_| !*away.borrow() && room.available_permits() > 0);
-        let wake_at = due.map_or(now + TICK, |due| due.min(now + TICK));
+        open_sessions(&context, &mut sessions, &shutdown);
+        let next = context.queue.next_at(now).filter(|at| *at > now);
+        let wake_at = next.map_or(ticks_at, |at| at.min(ticks_at));
         tokio::select! {
             () = shutdown.stopping() => {}
-            () = changed => {}
-            Some(ended) = attempts.join_next() => {
+            () = context.queue.changed() => {}
+            Some(ended) = sessions.join_next() => {
                 if let Err(panic) = ended {
-                    error!(%panic, "an attempt ended by a panic: this is a bug in fife");
+                    error!(%panic, "a session ended by a panic: this is a bug in fife");
                 }
             }
             seen = away.changed() => {
                 if seen.is_ok() && !*away.borrow_and_update() {
-                    context.queue.wake(clock::monotonic());
+                    context.queue.wake(Some(&Key::Mailboxes), clock::monotonic());
                 }
             }
             () = tokio::time::sleep_until(wake_at.into()) => {}
         }
     }
-    while attempts.join_next().await.is_some() {}
+    let finish = async { while sessions.join_next().await.is_some() {} };
+    if timeout(STOP_PATIENCE, finish).await.is_err() {
+        warn!("sessions that other servers keep waiting are broken off");
+    }
 }
 
-/// Starts as many attempts as may run.
-fn begin_attempts(
-    context: &Arc<Context>,
-    room: &Arc<Semaphore>,
-    attempts: &mut JoinSet<()>,
-    away: bool,
-    shutdown: &Shutdown,
-) {
-    let lifetime = u64::try_from(context.settings.queue_lifetime.get().as_millis()).unwrap_or(u64::MAX);
-    let too_old = clock::unix_millis().saturating_sub(lifetime);
-    while let Ok(permit) = Arc::clone(room).try_acquire_owned() {
-        let expired = context.queue.take_older(too_old);
-        let is_expired = expired.is_some();
-        let due = || if away { None } else { context.queue.take(clock::monotonic()) };
-        let Some(id) = expired.or_else(due) else { return };
+/// Opens as many sessions as there may be.
+fn open_sessions(context: &Arc<Context>, sessions: &mut JoinSet<()>, shutdown: &Shutdown) {
+    let sessions_max = usize::try_from(context.outbound.settings.sessions_max).unwrap_or(usize::MAX);
+    while let Some(key) = context.queue.open_session(clock::monotonic(), sessions_max) {
         let (context, shutdown) = (Arc::clone(context), shutdown.clone());
-        attempts.spawn(async move {
-            attempt(&context, id, is_expired, shutdown).await;
-            drop(permit);
+        sessions.spawn(async move {
+            let open = Open { context: &context, key: &key };
+            match key {
+                Key::Mailboxes => to_mailboxes(&context, shutdown).await,
+                Key::Route(_) | Key::Domain(_) => outbound::session::run(&context, &key, shutdown).await,
+            }
+            drop(open);
         });
+    }
+}
+
+/// An open session; closed when dropped, however it ended.
+struct Open<'a> {
+    context: &'a Context,
+    key: &'a Key,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.context.queue.close_session(self.key, clock::monotonic());
     }
 }
 
@@ -106,128 +120,121 @@ fn show(context: &Context, away: bool) {
 
 async fn compact(context: &Arc<Context>) {
     let context = Arc::clone(context);
-    match tokio::task::spawn_blocking(move || context.queue.compact()).await {
+    match tokio::task::spawn_blocking(move || context.queue.compact(clock::monotonic())).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(%error, "space of delivered mail cannot be given back"),
         Err(panic) => error!(%panic, "compaction ended by a panic: this is a bug in fife"),
     }
 }
 
-/// One attempt with one message.
-async fn attempt(context: &Arc<Context>, id: Id, is_expired: bool, shutdown: Shutdown) {
-    let loader = Arc::clone(context);
-    let queued = match tokio::task::spawn_blocking(move || loader.queue.load(id)).await {
-        Ok(Ok(queued)) => queued,
-        Ok(Err(error)) => {
-            error!(message = %id, %error, "cannot be read from the queue");
-            return context.queue.put_back(id, clock::monotonic() + UNREADABLE_PAUSE, true);
-        }
-        Err(panic) => {
-            error!(message = %id, %panic, "reading ended by a panic: this is a bug in fife");
-            return context.queue.put_back(id, clock::monotonic() + UNREADABLE_PAUSE, true);
-        }
-    };
-    let settling = Settling { context, queued: &queued, shutdown };
-    if is_expired {
-        let all = (0..queued.places.len()).map(|at| (at, EXPIRED)).collect();
-        settling.failed(all, Ending::Expired).await;
+/// Time in milliseconds since 1970, so long ago.
+fn ago(span: Duration) -> u64 {
+    clock::unix_millis().saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Gives up what is too old.
+async fn give_up(context: &Arc<Context>, shutdown: &Shutdown) {
+    let too_old = ago(context.settings.queue_lifetime.get());
+    for taken in context.queue.take_older(too_old, LATE_COUNT, clock::monotonic()) {
+        let Some(queued) = load(context, &taken).await else { continue };
+        let reply = match why(context, &taken) {
+            Some(why) => EXPIRED.with_text(format!("{}; last: {why}", EXPIRED.text())),
+            None => EXPIRED,
+        };
+        let fates = vec![Fate::Answered(reply); queued.places.len()];
+        settle(context, &taken, &queued, &fates, &Hop::default(), Ending::Expired, shutdown.clone()).await;
+    }
+}
+
+/// Why it was not delivered so far.
+fn why(context: &Context, taken: &Taken) -> Option<Arc<str>> {
+    let down = || context.queue.destination(&taken.key, clock::monotonic())?.down.map(|(_, reason)| reason);
+    taken.reason().or_else(down)
+}
+
+/// Tells senders once that their mail is late (RFC 3461 section 4.1: DELAY).
+async fn warn_late(context: &Arc<Context>) {
+    let after = context.outbound.settings.delay_warning_after.get();
+    if after.is_zero() {
         return;
     }
-    let recipients = &queued.message.envelope.recipients;
-    let mailboxes: Vec<&Address> = recipients.iter().map(|recipient| &recipient.mailbox).collect();
-    let fates = context.lmtp.deliver(&queued.message, &mailboxes).await;
-    let sorted = Sorted::of(&fates);
-    let stored = fates.iter().find_map(delivery::positive).map_or("", Reply::text);
-    settling.delivered(&sorted.delivered, stored).await;
-    if sorted.deferred > 0 {
-        QUEUE_RECIPIENTS.with_label_values(&["deferred"]).inc_by(sorted.deferred);
-    }
-    settling.failed(sorted.failed, Ending::Refused).await;
-    if sorted.deferred > 0 {
-        let pause = pause(context, queued.attempts);
-        info!(message = %id, recipients = sorted.deferred, pause = ?pause, "not delivered yet");
-        context.queue.put_back(id, clock::monotonic() + pause, true);
-    }
-}
-
-/// Fates by what follows from them; numbers are places in the list of fates.
-#[derive(Debug, Default)]
-struct Sorted {
-    delivered: Vec<usize>,
-    failed: Vec<(usize, Reply)>,
-    deferred: u64,
-}
-
-impl Sorted {
-    fn of(fates: &[Fate]) -> Self {
-        let mut sorted = Self::default();
-        for (at, fate) in fates.iter().enumerate() {
-            match fate {
-                Fate::Answered(reply) if reply.is_positive() => sorted.delivered.push(at),
-                Fate::Answered(reply) if reply.is_permanent() => sorted.failed.push((at, reply.clone())),
-                Fate::Answered(_) | Fate::NotTried | Fate::Unknown => sorted.deferred += 1,
+    for id in context.queue.take_unwarned(ago(after), LATE_COUNT) {
+        let reader = Arc::clone(context);
+        let Ok(Ok(queued)) = tokio::task::spawn_blocking(move || reader.queue.load_all(id)).await else { continue };
+        let lifetime = context.settings.queue_lifetime.get().as_secs();
+        let until_secs = (queued.arrived_millis / 1000).saturating_add(lifetime);
+        let recipients = queued.message.envelope.recipients.iter();
+        let facts = recipients.map(|recipient| Fact::own(recipient.clone(), late(context, id))).collect();
+        let report = match bounce::report(context, &queued.message, Kind::Delay { until_secs }, facts).await {
+            Ok(report) => report,
+            Err(error) => {
+                // Told once, or, when the directory is away at that moment, not at all: a warning is not worth more.
+                warn!(message = %id, %error, "the sender is not told that the message is late");
+                None
             }
+        };
+        if let Err(error) = context.queue.warned(id, report, clock::unix_millis(), clock::monotonic()).await {
+            warn!(message = %id, %error, "cannot note that the sender was told of a delay");
         }
-        sorted
     }
 }
 
-/// Wait before the next attempt; the last in the list repeats.
-fn pause(context: &Context, attempts: u32) -> Duration {
-    let pauses = &context.settings.retry_after;
-    let at = usize::try_from(attempts).unwrap_or(usize::MAX);
-    pauses.get(at).or(pauses.last()).map_or(TROUBLE_PAUSE, |pause| pause.get())
+/// What is known of the delay.
+fn late(context: &Context, id: Id) -> Reply {
+    let now = clock::monotonic();
+    let state = context.queue.state(id, now);
+    let reason = state.into_iter().flat_map(|state| state.parts).find_map(|part| {
+        let down = || context.queue.destination(&part.destination, now)?.down.map(|(_, reason)| reason);
+        part.reason.or_else(down)
+    });
+    reason.map_or(LATE, |reason| LATE.with_text(format!("{}: {reason}", LATE.text())))
 }
 
-/// Writing down how an attempt ended.
-struct Settling<'a> {
-    context: &'a Context,
-    queued: &'a Queued,
-    shutdown: Shutdown,
+/// The message of what was taken; none when it cannot be read, for which it waits.
+pub(super) async fn load(context: &Arc<Context>, taken: &Taken) -> Option<Queued> {
+    let loaded = if taken.is_in_memory() {
+        context.queue.load(taken)
+    } else {
+        tokio::task::block_in_place(|| context.queue.load(taken))
+    };
+    loaded
+        .inspect_err(|error| {
+            error!(message = %taken.id, %error, "cannot be read from the queue");
+            let now = clock::monotonic();
+            context.queue.put_back(taken.id, &taken.key, now + UNREADABLE_PAUSE, Some("cannot be read"), now);
+        })
+        .ok()
 }
 
-impl Settling<'_> {
-    async fn delivered(&self, at: &[usize], stored: &str) {
-        if at.is_empty() {
+/// A session to our own mailboxes: as long as there is something to deliver, and somebody to take it.
+async fn to_mailboxes(context: &Arc<Context>, shutdown: Shutdown) {
+    while !shutdown.is_stopping() {
+        if *context.lmtp.away().borrow() {
+            // The runner wakes us all when it is back.
+            context.queue.is_down(&Key::Mailboxes, "LMTP server is away", &|_| UNREADABLE_PAUSE, clock::monotonic());
+            if !*context.lmtp.away().borrow() {
+                context.queue.wake(Some(&Key::Mailboxes), clock::monotonic());
+            }
             return;
         }
-        let id = self.queued.message.envelope.id;
-        self.record(at, Ending::Delivered, Vec::new()).await;
-        let waited = clock::unix_millis().saturating_sub(self.queued.arrived_millis);
-        info!(message = %id, outcome = "delivered", recipients = at.len(), waited_millis = waited, stored, "message");
-        QUEUE_RECIPIENTS.with_label_values(&["delivered"]).inc_by(u64::try_from(at.len()).unwrap_or(u64::MAX));
-    }
-
-    async fn failed(&self, failed: Vec<(usize, Reply)>, ending: Ending) {
-        if failed.is_empty() {
-            return;
-        }
-        let label = if ending == Ending::Expired { "expired" } else { "refused" };
-        QUEUE_RECIPIENTS.with_label_values(&[label]).inc_by(u64::try_from(failed.len()).unwrap_or(u64::MAX));
-        let at: Vec<usize> = failed.iter().map(|(at, _)| *at).collect();
-        let recipient = |at: usize| self.queued.message.envelope.recipients.get(at).cloned();
-        let failures: Vec<Failure> = failed
-            .into_iter()
-            .filter_map(|(at, reply)| recipient(at).map(|recipient| Failure { recipient, reply }))
-            .collect();
-        let bounce = bounce::for_failures(self.context, &self.queued.message, &failures).await;
-        self.record(&at, ending, bounce.into_iter().collect()).await;
-    }
-
-    /// Notes an ending, again and again until it is noted: what is not on record would be done twice.
-    async fn record(&self, at: &[usize], ending: Ending, bounces: Vec<super::envelope::Message>) {
-        let id = self.queued.message.envelope.id;
-        let places: Vec<u32> = at.iter().filter_map(|at| self.queued.places.get(*at)).copied().collect();
-        loop {
-            let now: (u64, Instant) = (clock::unix_millis(), clock::monotonic());
-            let noted = self.context.queue.settle(id, places.clone(), ending, bounces.clone(), now.0, now.1).await;
-            let Err(error) = noted else { return };
-            warn!(message = %id, %error, "cannot note how it ended");
-            let mut shutdown = self.shutdown.clone();
-            tokio::select! {
-                () = shutdown.stopping() => return,
-                () = tokio::time::sleep(TROUBLE_PAUSE) => {}
-            }
+        let Some(taken) = context.queue.take(&Key::Mailboxes, clock::monotonic()) else { return };
+        let Some(queued) = load(context, &taken).await else { continue };
+        let recipients = &queued.message.envelope.recipients;
+        let mailboxes: Vec<&Address> = recipients.iter().map(|recipient| &recipient.mailbox).collect();
+        let fates = context.lmtp.deliver(&queued.message, &mailboxes).await;
+        settle(context, &taken, &queued, &fates, &Hop::default(), Ending::Refused, shutdown.clone()).await;
+        if fates.iter().any(|fate| matches!(fate, Fate::Answered(_))) {
+            context.queue.is_good(&Key::Mailboxes, clock::monotonic());
         }
     }
+}
+
+/// Notes that a destination cannot be reached, and gives back what was taken for it.
+pub(super) fn set_down(context: &Context, taken: &Taken, reason: &str, now: Instant) {
+    let pause = |failures| settling::pause(context, failures);
+    if let Some(pause) = context.queue.is_down(&taken.key, reason, &pause, now) {
+        let destination = context.routes.name(&taken.key);
+        info!(destination, reason, ?pause, "destination is not reachable");
+    }
+    context.queue.put_back(taken.id, &taken.key, now, None, now);
 }

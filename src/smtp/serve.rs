@@ -3,9 +3,12 @@
 //! Owns: the order of start and stop. Called by: `fife role smtp`.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hickory_resolver::net::NetError;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -14,13 +17,19 @@ use super::authentication::Authentication;
 use super::context::{Context, SPACE_CHECK_EVERY, Space};
 use super::conversation::{self, Service};
 use super::metrics::SESSIONS;
+use super::outbound::dial::Outbound;
+use super::outbound::exchanger::Own;
+use super::outbound::route::Routes;
 use super::queue::{Queue, QueueError};
 use super::session::{Personality, Settings};
-use super::{lmtp, runner};
+use super::{desk, lmtp, runner};
 use crate::base::clock;
+use crate::config::address::SocketAddress;
+use crate::config::material::route_password;
 use crate::directory::Directory;
 use crate::net::dns;
 use crate::net::metrics::Health;
+use crate::net::tls::{Connector, TlsError};
 use crate::net::{Handover, Limits, Listener, Shutdown, accept_loop};
 
 /// Written to a connection over the limits.
@@ -37,6 +46,8 @@ pub enum SmtpError {
     Queue(#[from] QueueError),
     #[error("no DNS resolver: {0}")]
     Dns(#[from] NetError),
+    #[error("cannot do TLS as a client: {0}")]
+    Tls(#[from] TlsError),
     #[error("{0}")]
     Bug(#[from] tokio::task::JoinError),
 }
@@ -59,7 +70,7 @@ pub async fn serve(mut handover: Handover) -> Result<(), SmtpError> {
     loops.spawn(runner::run(Arc::clone(&context), shutdown.clone()));
     loops.spawn(watch_space(Arc::clone(&context), shutdown));
     let watched = Arc::clone(&context);
-    handover.serve_metrics(move || health(&watched));
+    handover.serve_metrics_and(move || health(&watched), desk::router(Arc::clone(&context)));
     handover.ready().await;
     while let Some(ended) = loops.join_next().await {
         if let Err(panic) = ended {
@@ -78,21 +89,68 @@ async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
     let password = handover.secret("directory.bind-password").cloned();
     let directory = Directory::connect(&tables.directory, &handover.base_dn(), &handover.state_dir, password)
         .with_login_domain(domain.clone());
+    let resolver = dns::resolver(&tables.dns)?;
     let authentication = Authentication::new(
         tables.smtp_authentication.clone(),
         hostname.clone(),
         domain.clone(),
         directory.clone(),
-        dns::resolver(&tables.dns)?,
+        resolver.clone(),
     );
     let (queue_dir, size_max) = (handover.role_dir().join(QUEUE_DIR), settings.message_size_max.get());
-    let open = move || Queue::open(&queue_dir, size_max, clock::monotonic());
+    let password = |at| handover.secret(&route_password(at)).cloned();
+    let routes = Arc::new(Routes::new(&tables.smtp_outbound, runner::MAILBOX_SESSIONS_MAX, &password));
+    let queue_routes = Arc::clone(&routes);
+    let open = move || Queue::open(&queue_dir, size_max, queue_routes, clock::monotonic());
     let queue = tokio::task::spawn_blocking(open).await??;
     let lmtp = lmtp::Pool::new(handover.path_of(&settings.lmtp), hostname.clone(), handover.shutdown());
     let space = Space::new(handover.role_dir(), settings.free_space_min.get());
     let memory = Semaphore::new(Context::memory_units(&settings));
+    let outbound = Outbound {
+        settings: tables.smtp_outbound.clone(),
+        resolver,
+        own: Own { hostname: hostname.clone(), listening: own_addresses(&settings.listen) },
+        unverified: Connector::unverified()?,
+        verified: Connector::verified()?,
+    };
     info!(hostname, queued = queue.len(), "smtp serves");
-    Ok(Arc::new(Context { settings, hostname, domain, directory, authentication, queue, lmtp, space, memory }))
+    Ok(Arc::new(Context {
+        settings,
+        hostname,
+        domain,
+        directory,
+        authentication,
+        queue,
+        routes,
+        outbound,
+        lmtp,
+        space,
+        memory,
+    }))
+}
+
+/// Where other servers reach this one: what it listens on, with every address of this machine in place of "any".
+fn own_addresses(listen: &[SocketAddress]) -> Vec<SocketAddr> {
+    let machine: Vec<IpAddr> = match getifaddrs() {
+        Ok(all) => all.filter_map(|one| ip_of(&one.address?)).collect(),
+        Err(error) => {
+            warn!(%error, "cannot tell the addresses of this machine");
+            Vec::new()
+        }
+    };
+    let expand = |address: &SocketAddress| match address {
+        SocketAddress::Tcp(address) if address.ip().is_unspecified() => {
+            machine.iter().map(|ip| SocketAddr::new(*ip, address.port())).collect()
+        }
+        SocketAddress::Tcp(address) => vec![SocketAddr::new(address.ip().to_canonical(), address.port())],
+        SocketAddress::Unix(_) => Vec::new(),
+    };
+    listen.iter().flat_map(expand).collect()
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let four = || address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    four().or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
 /// What is offered on which listeners.

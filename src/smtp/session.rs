@@ -4,7 +4,7 @@
 //! Never: opens a socket or a file, reads the clock, asks the directory. What it needs to know it asks its caller (`Ask`), and reads on
 //! when the answer is given; what came meanwhile waits in the caller's buffer, so that pipelined commands keep their order.
 //! Spec: RFC 5321 (SMTP), RFC 6409 (submission), RFC 2920 (PIPELINING), RFC 3030 (CHUNKING), RFC 3207 (STARTTLS), RFC 4954 (AUTH),
-//! RFC 6531 (SMTPUTF8), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 2034 (ENHANCEDSTATUSCODES).
+//! RFC 6531 (SMTPUTF8), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 2034 (ENHANCEDSTATUSCODES), RFC 3461 (DSN).
 //!
 //! - `session::commands`: one row per command: name, check, act;
 //! - `session::body`: the message being received, by DATA or BDAT.
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use body::{Body, Chunk};
 
 use super::command::{self, ForwardPath};
-use super::envelope::{Message, Origin, Recipient};
+use super::envelope::{Message, Notify, Origin, Recipient, Reports, Way};
 use super::line::{Framed, Framer};
 use super::reply::{self, Reply};
 use super::sasl::{Credentials, Exchange, Step};
@@ -86,6 +86,15 @@ pub struct Now {
     pub unix_secs: u64,
 }
 
+/// A recipient that is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The address as it is to be named.
+    pub given: Address,
+    /// Where its mail goes, at least one.
+    pub targets: Vec<(Address, Way)>,
+}
+
 /// What the session needs its caller for. It reads nothing more until it has the answer.
 #[derive(Debug)]
 pub enum Ask {
@@ -134,9 +143,12 @@ struct Transaction {
     id: Id,
     reverse_path: Option<Address>,
     smtputf8: bool,
+    reports: Reports,
     recipients: Vec<Recipient>,
-    /// The mailboxes in `recipients`: each gets the message once, by however many aliases it is named.
+    /// The addresses in `recipients`: each gets the message once, by however many aliases it is named.
     mailboxes: HashSet<Address>,
+    /// NOTIFY and ORCPT of a RCPT that waits for the caller's answer.
+    pending_rcpt: (Notify, Option<Arc<str>>),
     /// RCPT commands that were taken, for the limit that the client sees.
     accepted: usize,
     /// The message by BDAT so far; only BDAT, RSET, QUIT and NOOP may follow (RFC 3030 section 2).
@@ -297,6 +309,8 @@ impl Session {
                     id,
                     reverse_path: mail.reverse_path,
                     smtputf8: mail.smtputf8,
+                    reports: mail.reports,
+                    pending_rcpt: (Notify::default(), None),
                     recipients: Vec::new(),
                     mailboxes: HashSet::new(),
                     accepted: 0,
@@ -308,17 +322,19 @@ impl Session {
         }
     }
 
-    /// Answer to `Ask::Recipient`: the address as it is to be named, and the mailboxes behind it; or why there are none.
-    pub fn recipient_is(&mut self, verdict: Result<(Address, Vec<Address>), Reply>, now: &Now) {
+    /// Answer to `Ask::Recipient`: where its mail goes; or why nowhere.
+    pub fn recipient_is(&mut self, verdict: Result<Found, Reply>, now: &Now) {
         self.answered(now);
         let Some(transaction) = &mut self.transaction else { return };
+        let (notify, original) = std::mem::take(&mut transaction.pending_rcpt);
         match verdict {
-            Ok((given, mailboxes)) => {
+            Ok(Found { given, targets }) => {
                 let given = Arc::new(given);
                 transaction.accepted += 1;
-                for mailbox in mailboxes {
+                for (mailbox, way) in targets {
                     if transaction.mailboxes.insert(mailbox.clone()) {
-                        transaction.recipients.push(Recipient { given: Arc::clone(&given), mailbox });
+                        let (given, original) = (Arc::clone(&given), original.clone());
+                        transaction.recipients.push(Recipient { given, mailbox, way, notify, original });
                     }
                 }
                 self.say(&reply::RECIPIENT_OK);

@@ -88,9 +88,11 @@ fn letter(
         Some(HandedListener { service: listener.service.to_owned(), fd })
     });
     // The directory's own door has no use for the password with which others knock.
-    let secrets = plan.material.secrets.iter().filter(|(key, _)| role != Role::LdapProxy || key.starts_with("site."));
-    let secrets: BTreeMap<String, Revealed> =
-        secrets.map(|(key, secret)| ((*key).to_owned(), Revealed(secret.reveal().to_owned()))).collect();
+    let secrets: BTreeMap<String, Revealed> = plan
+        .material
+        .secrets_of(role)
+        .map(|(key, secret)| (key.to_owned(), Revealed(secret.reveal().to_owned())))
+        .collect();
     Letter {
         role,
         effective: plan.effective.clone(),

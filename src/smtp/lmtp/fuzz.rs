@@ -1,12 +1,14 @@
-//! Hostile replies to the LMTP client. Called by: `crate::fuzz`.
+//! Hostile replies to the LMTP and the SMTP client. Called by: `crate::fuzz`.
 //!
-//! The first octet says how the replies are cut and whether the message goes along with the commands.
+//! The first octet says which of the two it is, how the replies are cut and whether the message goes along with the commands.
 //!
 //! Invariants: no panic; every recipient of a finished transaction has exactly one outcome, of one line; what is sent are whole
 //! command lines, into which nothing of the replies goes; how the replies are cut changes nothing; a failed connection stays failed.
 
-use super::client::{Client, Event};
 use crate::base::address::Address;
+use crate::config::secret::SecretText;
+use crate::smtp::client::session::Event;
+use crate::smtp::client::{Begin, Client, Credentials, Dialect, Target, Wishes};
 
 /// Recipients of each message.
 const RECIPIENTS: [&str; 3] = ["a@example.test", "\"b c\"@example.test", "用户@example.test"];
@@ -18,9 +20,10 @@ pub(crate) fn target(data: &[u8]) -> usize {
     let Some((&how, replies)) = data.split_first() else { return 0 };
     let replies = replies.get(..LEN_MAX).unwrap_or(replies);
     let eager = how & 1 == 0;
-    let whole = play(replies, eager, replies.len().max(1));
-    let piece = usize::from(how >> 1) + 1;
-    assert_eq!(play(replies, eager, piece), whole, "cut in pieces of {piece}");
+    let dialect = if how & 0x80 == 0 { Dialect::Lmtp } else { Dialect::Smtp };
+    let whole = play(dialect, replies, eager, replies.len().max(1));
+    let piece = usize::from((how & 0x7f) >> 1) + 1;
+    assert_eq!(play(dialect, replies, eager, piece), whole, "cut in pieces of {piece}");
     whole.events.iter().filter(|event| event.starts_with("Finished")).count()
 }
 
@@ -31,10 +34,14 @@ struct Outcome {
     fault: Option<String>,
 }
 
-fn play(replies: &[u8], eager: bool, piece: usize) -> Outcome {
+fn play(dialect: Dialect, replies: &[u8], eager: bool, piece: usize) -> Outcome {
     let recipients: Vec<Address> = RECIPIENTS.iter().map(|text| text.parse().unwrap()).collect();
-    let recipients: Vec<&Address> = recipients.iter().collect();
-    let mut client = Client::new("mx.example.test".into());
+    let credentials = Credentials { user: "u".into(), password: SecretText::new("p".into()) };
+    let wishes = match dialect {
+        Dialect::Lmtp => Wishes::default(),
+        Dialect::Smtp => Wishes { start_tls: true, credentials: Some(credentials) },
+    };
+    let mut client = Client::new(dialect, "mx.example.test".into(), wishes, false);
     let mut outcome = Outcome::default();
     'all: for part in replies.chunks(piece) {
         let mut rest = part;
@@ -51,6 +58,7 @@ fn play(replies: &[u8], eager: bool, piece: usize) -> Outcome {
             outcome.events.push(format!("{event:?}"));
             match event {
                 Event::SendMessage(_) => client.message_sent(),
+                Event::StartTls => client.tls_started(),
                 Event::Ready => begin(&mut client, &recipients, eager),
                 Event::Finished(replies) => {
                     assert_eq!(replies.len(), recipients.len());
@@ -63,7 +71,19 @@ fn play(replies: &[u8], eager: bool, piece: usize) -> Outcome {
     }
     outcome.said = String::from_utf8(std::mem::take(client.output())).unwrap();
     for line in outcome.said.split_inclusive("\r\n") {
-        let known = ["LHLO mx.example.test\r\n", "RSET\r\n", "DATA\r\n", "BDAT 100 LAST\r\n"];
+        let known = [
+            "LHLO mx.example.test\r\n",
+            "EHLO mx.example.test\r\n",
+            "HELO mx.example.test\r\n",
+            "STARTTLS\r\n",
+            "AUTH PLAIN AHUAcA==\r\n",
+            "AUTH LOGIN\r\n",
+            "dQ==\r\n",
+            "cA==\r\n",
+            "RSET\r\n",
+            "DATA\r\n",
+            "BDAT 100 LAST\r\n",
+        ];
         let path = line.starts_with("MAIL FROM:<s@elsewhere.test>") || line.starts_with("RCPT TO:<");
         assert!(known.contains(&line) || (path && line.ends_with("\r\n")), "{line:?}");
     }
@@ -72,9 +92,20 @@ fn play(replies: &[u8], eager: bool, piece: usize) -> Outcome {
     outcome
 }
 
-fn begin(client: &mut Client, recipients: &[&Address], eager: bool) {
+fn begin(client: &mut Client, recipients: &[Address], eager: bool) {
     let from: Address = "s@elsewhere.test".parse().unwrap();
-    if client.begin(Some(&from), recipients, 100, eager) {
+    let targets: Vec<Target<'_>> = recipients.iter().map(Target::new).collect();
+    let reverse_path = Some(&from);
+    let begin = Begin {
+        reverse_path,
+        targets: &targets,
+        message_len: 100,
+        eight_bit: true,
+        smtputf8: false,
+        reports: None,
+        eager,
+    };
+    if client.begin(&begin) {
         client.message_sent();
     }
 }

@@ -3,23 +3,20 @@
 //! Owns: the sockets, how many there are, whether the server is there. Called by: `smtp::delivery`, `smtp::runner`.
 //! Never: keeps a message; what was not taken is the caller's.
 
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::client::{Client, Event, Fault, Framing};
 use crate::base::address::Address;
 use crate::base::clock;
 use crate::config::address::SocketAddress;
-use crate::message::dot::DotWriter;
 use crate::net::{Shutdown, Stream};
+use crate::smtp::client::connection::Text;
+use crate::smtp::client::{Begin, Client, Connection, Dialect, Lost, Target, Timeouts, Wishes};
 use crate::smtp::envelope::Message;
 use crate::smtp::reply::Reply;
 
@@ -32,15 +29,11 @@ const RECIPIENTS_MAX: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server may take over a whole message (RFC 5321 section 4.5.3.2.6 has ten minutes; the sender behind us waits too).
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(300);
-/// A connection that answered so recently gets the message along with the commands. Under load every one is; else a server that was just stopped is found out
-/// before it has the message.
-const FRESH: Duration = Duration::from_millis(100);
+const TIMEOUTS: Timeouts = Timeouts { reply: PATIENCE, outcome: OUTCOME_TIMEOUT };
 /// A connection unused for so long is closed: servers close theirs after five minutes.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 /// Wait between attempts to reach a server that is away.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
-/// Up to this size commands and message are copied together and written at once.
-const ONE_WRITE_LEN_MAX: usize = 64 * 1024;
 
 /// What became of a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,23 +58,6 @@ struct Inner {
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
     away: watch::Sender<bool>,
-}
-
-struct Connection {
-    stream: Stream,
-    client: Client,
-    answered_at: Instant,
-}
-
-/// Why a transaction did not come to its end.
-#[derive(Debug, thiserror::Error)]
-enum Lost {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Fault(#[from] Fault),
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
 }
 
 impl Pool {
@@ -121,9 +97,9 @@ impl Pool {
             return Vec::new();
         }
         if let Some(mut connection) = self.inner.take_idle() {
-            match connection.transact(message, mailboxes).await {
+            match transact(&mut connection, message, mailboxes).await {
                 Ok(replies) => return self.inner.finished(connection, replies),
-                Err(lost) if connection.client.is_message_sent() => return doubtful(connection, &lost),
+                Err(lost) if connection.is_message_sent() => return doubtful(connection, &lost),
                 Err(Lost::Timeout(patience)) => {
                     self.inner.set_away(&Lost::Timeout(patience));
                     return Vec::new();
@@ -141,9 +117,9 @@ impl Pool {
                 return Vec::new();
             }
         };
-        match connection.transact(message, mailboxes).await {
+        match transact(&mut connection, message, mailboxes).await {
             Ok(replies) => self.inner.finished(connection, replies),
-            Err(lost) if connection.client.is_message_sent() => doubtful(connection, &lost),
+            Err(lost) if connection.is_message_sent() => doubtful(connection, &lost),
             Err(lost) => {
                 self.inner.set_away(&lost);
                 Vec::new()
@@ -155,7 +131,7 @@ impl Pool {
 /// The fates when the connection was lost after the message was sent.
 fn doubtful(connection: Connection, lost: &Lost) -> Vec<Fate> {
     warn!(%lost, "LMTP connection lost before the reply: the outcome is unknown");
-    let known = connection.client.abandon().into_iter();
+    let known = connection.abandon().into_iter();
     known.map(|outcome| outcome.map_or(Fate::Unknown, Fate::Answered)).collect()
 }
 
@@ -166,8 +142,8 @@ impl Inner {
         loop {
             let mut connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
             // Anything to read now is the end of the connection, or nothing that belongs there.
-            let silent = connection.stream.read(&mut [0; 1]).now_or_never().is_none();
-            if silent && now.saturating_duration_since(connection.answered_at) < IDLE_MAX {
+            let silent = connection.is_silent();
+            if silent && now.saturating_duration_since(connection.answered_at()) < IDLE_MAX {
                 return Some(connection);
             }
         }
@@ -177,11 +153,10 @@ impl Inner {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn finished(&self, mut connection: Connection, replies: Vec<Reply>) -> Vec<Fate> {
-        connection.answered_at = clock::monotonic();
-        let now = connection.answered_at;
+    fn finished(&self, connection: Connection, replies: Vec<Reply>) -> Vec<Fate> {
+        let now = connection.answered_at();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|other| now.saturating_duration_since(other.answered_at) < IDLE_MAX);
+        idle.retain(|other| now.saturating_duration_since(other.answered_at()) < IDLE_MAX);
         idle.push(connection);
         drop(idle);
         replies.into_iter().map(Fate::Answered).collect()
@@ -205,102 +180,26 @@ impl Inner {
                 }
                 SocketAddress::Unix(path) => Stream::from(UnixStream::connect(path).await?),
             };
-            let client = Client::new(self.hostname.clone());
-            let mut connection = Connection { stream, client, answered_at: clock::monotonic() };
-            connection.event().await?;
-            Ok(connection)
+            let client = Client::new(Dialect::Lmtp, self.hostname.clone(), Wishes::default(), false);
+            Connection::greet(stream, client, TIMEOUTS, None).await
         };
         timeout(PATIENCE, opened).await.unwrap_or(Err(Lost::Timeout(PATIENCE)))
     }
 }
 
-impl Connection {
-    /// Sends the message to these mailboxes, and waits for the last reply.
-    async fn transact(&mut self, message: &Message, mailboxes: &[&Address]) -> Result<Vec<Reply>, Lost> {
-        let fresh = clock::monotonic().saturating_duration_since(self.answered_at) < FRESH;
-        let reverse_path = message.envelope.reverse_path.as_ref();
-        if self.client.begin(reverse_path, mailboxes, message.size(), fresh) {
-            self.send(message, Framing::Chunk).await?;
-            self.client.message_sent();
-        }
-        let patience = if self.client.is_message_sent() { OUTCOME_TIMEOUT } else { PATIENCE };
-        loop {
-            match timeout(patience, self.event()).await.unwrap_or(Err(Lost::Timeout(patience)))? {
-                Event::Ready => {}
-                Event::Finished(replies) => return Ok(replies),
-                Event::SendMessage(framing) => {
-                    self.send(message, framing).await?;
-                    self.client.message_sent();
-                    return self.outcomes().await;
-                }
-            }
-        }
-    }
-
-    async fn outcomes(&mut self) -> Result<Vec<Reply>, Lost> {
-        loop {
-            match timeout(OUTCOME_TIMEOUT, self.event()).await.unwrap_or(Err(Lost::Timeout(OUTCOME_TIMEOUT)))? {
-                Event::Finished(replies) => return Ok(replies),
-                Event::Ready | Event::SendMessage(_) => {}
-            }
-        }
-    }
-
-    /// Sends what stands in the output, and the message.
-    async fn send(&mut self, message: &Message, framing: Framing) -> Result<(), Lost> {
-        let output = self.client.output();
-        match framing {
-            Framing::Chunk if message.size() <= ONE_WRITE_LEN_MAX => {
-                output.extend_from_slice(&message.trace);
-                output.extend_from_slice(&message.content);
-            }
-            Framing::Chunk => {
-                self.flush().await?;
-                self.write(&message.trace).await?;
-                return self.write(&message.content).await;
-            }
-            Framing::Dots => {
-                let mut writer = DotWriter::new();
-                writer.write(&message.trace, output);
-                writer.write(&message.content, output);
-                writer.finish(output);
-            }
-            Framing::Nothing => output.extend_from_slice(b".\r\n"),
-        }
-        self.flush().await
-    }
-
-    async fn flush(&mut self) -> Result<(), Lost> {
-        let output = std::mem::take(self.client.output());
-        self.write(&output).await
-    }
-
-    async fn write(&mut self, octets: &[u8]) -> Result<(), Lost> {
-        let written = timeout(OUTCOME_TIMEOUT, self.stream.write_all(octets)).await;
-        Ok(written.map_err(|_| Lost::Timeout(OUTCOME_TIMEOUT))??)
-    }
-
-    /// Sends what is to be sent and reads up to the next event.
-    async fn event(&mut self) -> Result<Event, Lost> {
-        let mut buffer = [0; 4096];
-        loop {
-            if !self.client.output().is_empty() {
-                self.flush().await?;
-            }
-            let len = self.stream.read(&mut buffer).await?;
-            if len == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-            let input = buffer.get(..len).unwrap_or_default();
-            let (used, event) = self.client.receive(input)?;
-            match event {
-                // Replies beyond the event answer nothing that was asked.
-                Some(_) if used < len => return Err(Fault::Malformed("more replies than commands").into()),
-                Some(event) => return Ok(event),
-                None => {}
-            }
-        }
-    }
+/// Sends the message to these mailboxes.
+async fn transact(connection: &mut Connection, message: &Message, mailboxes: &[&Address]) -> Result<Vec<Reply>, Lost> {
+    let targets: Vec<Target<'_>> = mailboxes.iter().map(|mailbox| Target::new(mailbox)).collect();
+    let begin = Begin {
+        reverse_path: message.envelope.reverse_path.as_ref(),
+        targets: &targets,
+        message_len: message.size(),
+        eight_bit: true,
+        smtputf8: false,
+        reports: None,
+        eager: false,
+    };
+    connection.transact(Text(&message.trace, &message.content), &begin).await
 }
 
 /// While the server is away, tries to reach it, and says when it is back.

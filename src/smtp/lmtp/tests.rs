@@ -9,21 +9,26 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::client::{Client, Event, Fault, Framing};
 use super::{Fate, Pool};
 use crate::base::address::Address;
 use crate::base::id::Id;
 use crate::config::address::SocketAddress;
 use crate::net::Shutdown;
-use crate::smtp::envelope::{Envelope, Message};
+use crate::smtp::client::session::{Event, Fault, Framing};
+use crate::smtp::client::{Begin, Client, Dialect, Target, Wishes};
+use crate::smtp::envelope::{Envelope, Message, Reports};
 
 fn address(text: &str) -> Address {
     text.parse().unwrap()
 }
 
+fn new(hostname: &str) -> Client {
+    Client::new(Dialect::Lmtp, hostname.into(), Wishes::default(), false)
+}
+
 /// A client that has greeted a server with these extensions.
 fn greeted(extensions: &[&str]) -> Client {
-    let mut client = Client::new("mx.example.test".into());
+    let mut client = new("mx.example.test");
     assert_eq!(client.receive(b"220 store LMTP\r\n"), Ok((16, None)));
     assert_eq!(sent(&mut client), "LHLO mx.example.test\r\n");
     let lines: String = extensions.iter().map(|extension| format!("250-{extension}\r\n")).collect();
@@ -41,8 +46,16 @@ fn sent(client: &mut Client) -> String {
 
 fn begin(client: &mut Client, recipients: &[&str], eager: bool) -> bool {
     let recipients: Vec<Address> = recipients.iter().map(|text| address(text)).collect();
-    let recipients: Vec<&Address> = recipients.iter().collect();
-    client.begin(Some(&address("s@elsewhere.test")), &recipients, 100, eager)
+    let targets: Vec<Target<'_>> = recipients.iter().map(Target::new).collect();
+    client.begin(&Begin {
+        reverse_path: Some(&address("s@elsewhere.test")),
+        targets: &targets,
+        message_len: 100,
+        eight_bit: true,
+        smtputf8: false,
+        reports: None,
+        eager,
+    })
 }
 
 fn codes(event: Option<Event>) -> Vec<u16> {
@@ -182,7 +195,7 @@ fn addresses_beyond_ascii_ask_for_smtputf8_where_it_is_known() {
 
 #[test]
 fn what_is_no_server_is_told_apart() {
-    let fault = |octets: &[u8]| Client::new("c".into()).receive(octets).unwrap_err();
+    let fault = |octets: &[u8]| new("c").receive(octets).unwrap_err();
     assert!(matches!(fault(b"SSH-2.0-OpenSSH\r\n"), Fault::Malformed(_)));
     assert!(matches!(fault(b"099 odd\r\n"), Fault::Malformed(_)));
     assert!(matches!(fault(b"554 go away\r\n"), Fault::Refused(_)));
@@ -222,7 +235,13 @@ fn a_server_cannot_put_words_on_other_lines() {
 }
 
 fn message(recipients: &[&str]) -> (Message, Vec<Address>) {
-    let envelope = Envelope { id: Id::from_u64(1), reverse_path: None, recipients: Vec::new(), smtputf8: false };
+    let envelope = Envelope {
+        id: Id::from_u64(1),
+        reverse_path: None,
+        recipients: Vec::new(),
+        smtputf8: false,
+        reports: Reports::default(),
+    };
     let content = Bytes::from_static(b"Subject: x\r\n\r\n.dot\r\n");
     let message = Message { envelope, trace: Bytes::from_static(b"Received: y\r\n"), content };
     (message, recipients.iter().map(|text| address(text)).collect())

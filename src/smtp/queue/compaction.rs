@@ -3,6 +3,8 @@
 //! Owns: when the oldest segment goes, and what is carried over from it. Called by: `smtp::runner`, now and then.
 //! Never: removes a segment out of order (see the invariants of the queue).
 
+use std::time::Instant;
+
 use super::{Head, Queue, QueueError};
 use crate::base::id::Id;
 
@@ -12,14 +14,14 @@ impl Queue {
     ///
     /// # Errors
     /// `Ledger`, `Record`: what was not removed stays as it is.
-    pub fn compact(&self) -> Result<(), QueueError> {
+    pub fn compact(&self, now: Instant) -> Result<(), QueueError> {
         while let Some(oldest) = self.ledger.segments().first().copied().filter(|segment| segment.sealed) {
             let living = self.living_in(oldest.id);
             if !living.is_empty() && !self.is_mostly_dead() {
                 return Ok(());
             }
             for id in living {
-                if !self.carry_over(id)? {
+                if !self.carry_over(id, now)? {
                     // Being delivered just now: next time.
                     return Ok(());
                 }
@@ -46,22 +48,28 @@ impl Queue {
     }
 
     /// Writes a message once more, for those who are pending; false when it is in other hands.
-    fn carry_over(&self, id: Id) -> Result<bool, QueueError> {
-        if !self.index().hold(id) {
+    fn carry_over(&self, id: Id, now: Instant) -> Result<bool, QueueError> {
+        if !self.index().hold(id, now) {
             // Settled in the meantime, or taken.
             return Ok(self.index().get(id).is_none());
         }
-        let moved = self.load(id).and_then(|queued| {
-            let head = Head::of(&queued.message, queued.arrived_millis);
+        let moved = self.load_all(id).and_then(|queued| {
+            let mut head = Head::of(&queued.message, queued.arrived_millis);
+            if let Some(waiting) = self.index().get(id) {
+                head.warned = waiting.warned;
+                let held = waiting.parts.iter().filter(|part| part.held).count();
+                // Some held, some not: so their routes had it, and will have it again.
+                head.held = [0, waiting.parts.len()].contains(&held).then_some(held > 0);
+            }
             let positions = self.ledger.append_blocking(vec![head.entry(&queued.message)])?;
             Ok(positions.first().copied())
         });
         let mut index = self.index();
         match moved {
-            Ok(Some(position)) => index.moved(id, position),
-            Ok(None) => index.release(id),
+            Ok(Some(position)) => index.moved(id, position, now),
+            Ok(None) => index.release(id, now),
             Err(error) => {
-                index.release(id);
+                index.release(id, now);
                 return Err(error);
             }
         }

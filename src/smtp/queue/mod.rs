@@ -1,7 +1,8 @@
 //! The queue: mail that was taken and is not delivered yet.
 //!
-//! Owns: the ledger under it (`record`: what stands in it; `compaction`: how space comes back), and the index in memory. Called by: `smtp::delivery` (adds),
-//! `smtp::runner` (takes out, settles). Never: delivers, decides when to give up, reads the clock.
+//! Owns: the ledger under it (`record`: what stands in it; `compaction`: how space comes back), the index in memory, the `lane`s by destination.
+//! Called by: `smtp::delivery` (adds), `smtp::runner` and `smtp::outbound` (take out, settle), `smtp::desk` (shows, changes).
+//! Never: delivers, decides when to give up, reads the clock.
 //!
 //! Invariants:
 //! - what `add` and `settle` return from is durable; the index is changed only after that;
@@ -11,6 +12,7 @@
 
 mod compaction;
 mod index;
+mod lane;
 mod record;
 
 #[cfg_attr(not(fuzzing), cfg(test))]
@@ -19,17 +21,20 @@ pub(crate) mod fuzz;
 mod tests;
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+pub use self::index::Taken;
 use self::index::{Index, Waiting};
+pub use self::lane::LaneState;
 pub use self::record::Ending;
-use self::record::{Head, Record, Settled};
+use self::record::{Head, Mark, Record, Settled};
 use super::envelope::Message;
+use super::outbound::route::{Key, Routes};
 use super::reply::{self, Reply};
 use crate::base::id::Id;
 use crate::ledger::{Entry, Ledger, LedgerError, Options, Position};
@@ -67,16 +72,38 @@ impl QueueError {
     }
 }
 
-/// A message out of the queue, with those recipients only that are pending.
+/// A message out of the queue, with those recipients only that are pending, or were taken.
 #[derive(Debug)]
 pub struct Queued {
     pub message: Message,
     /// Where the recipients stand in the record: what `settle` wants to know.
     pub places: Vec<u32>,
-    /// When it was taken, in milliseconds since 1970.
+    /// When it was taken in, in milliseconds since 1970.
     pub arrived_millis: u64,
     /// Attempts so far.
     pub attempts: u32,
+}
+
+/// Recipients of one message who wait for the same, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartState {
+    pub destination: Key,
+    pub recipients: usize,
+    pub attempts: u32,
+    pub due_in: Duration,
+    pub taken: bool,
+    pub held: bool,
+    pub reason: Option<Arc<str>>,
+}
+
+/// A message in the queue, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    pub id: Id,
+    pub arrived_millis: u64,
+    /// Octets.
+    pub size: u64,
+    pub parts: Vec<PartState>,
 }
 
 /// The queue.
@@ -93,14 +120,14 @@ impl Queue {
     ///
     /// # Errors
     /// The ledger cannot be opened, or holds what this version did not write.
-    pub fn open(dir: &Path, message_size_max: u64, now: Instant) -> Result<Self, QueueError> {
+    pub fn open(dir: &Path, message_size_max: u64, routes: Arc<Routes>, now: Instant) -> Result<Self, QueueError> {
         let segment_bytes = SEGMENT_BYTES.max(message_size_max.saturating_add(SEGMENT_BYTES_SPARE));
-        Self::open_with(dir, segment_bytes, now)
+        Self::open_with(dir, segment_bytes, routes, now)
     }
 
-    fn open_with(dir: &Path, segment_bytes: u64, now: Instant) -> Result<Self, QueueError> {
+    fn open_with(dir: &Path, segment_bytes: u64, routes: Arc<Routes>, now: Instant) -> Result<Self, QueueError> {
         let (ledger, _) = Ledger::open(dir, Options { segment_bytes, ..Options::default() })?;
-        let mut index = Index::default();
+        let mut index = Index::new(routes);
         let mut fault = None;
         ledger.replay(None, &mut |position, entry| match Record::read(&entry) {
             Ok(record) => {
@@ -131,7 +158,10 @@ impl Queue {
     /// # Errors
     /// `Full` and `Ledger`: none of them is in the queue.
     pub async fn add(&self, messages: Vec<Message>, now_millis: u64, now: Instant) -> Result<(), QueueError> {
-        self.write(messages, None, now_millis, now).await
+        if self.index().len() + messages.len() > LEN_MAX {
+            return Err(QueueError::Full);
+        }
+        self.write(messages, Vec::new(), now_millis, now).await
     }
 
     /// Notes what became of recipients, and puts messages in (bounces) in the same breath. Safe when it resolves.
@@ -141,89 +171,230 @@ impl Queue {
     pub async fn settle(
         &self,
         id: Id,
-        places: Vec<u32>,
-        ending: Ending,
+        endings: Vec<(Vec<u32>, Ending)>,
         bounces: Vec<Message>,
         now_millis: u64,
         now: Instant,
     ) -> Result<(), QueueError> {
-        let settled = Settled { id, places, ending };
-        self.write(bounces, Some(settled), now_millis, now).await
+        let settled = |(places, ending)| Record::Settled(Settled { id, places, ending });
+        self.write(bounces, endings.into_iter().map(settled).collect(), now_millis, now).await
+    }
+
+    /// Notes that the sender was told of a delay, and puts the message in that tells it. Safe when it resolves.
+    ///
+    /// # Errors
+    /// `Ledger`: nothing of it was noted.
+    pub async fn warned(
+        &self,
+        id: Id,
+        warning: Option<Message>,
+        now_millis: u64,
+        now: Instant,
+    ) -> Result<(), QueueError> {
+        let mark = Record::Mark(Mark { id, held: None, warned: true });
+        self.write(warning.into_iter().collect(), vec![mark], now_millis, now).await
+    }
+
+    /// Holds messages, or lets them go; safe when it resolves. Gives how many of them are there.
+    ///
+    /// # Errors
+    /// `Ledger`: nothing of it was noted.
+    pub async fn hold(&self, ids: &[Id], held: bool, now_millis: u64, now: Instant) -> Result<usize, QueueError> {
+        let there: Vec<Id> = ids.iter().copied().filter(|id| self.index().get(*id).is_some()).collect();
+        let mark = |id: &Id| Record::Mark(Mark { id: *id, held: Some(held), warned: false });
+        self.write(Vec::new(), there.iter().map(mark).collect(), now_millis, now).await?;
+        Ok(there.len())
+    }
+
+    /// Takes messages out for good, but for those that are under way just now. Safe when it resolves; gives those that are gone.
+    ///
+    /// # Errors
+    /// `Ledger`: nothing of it was noted.
+    pub async fn delete(&self, ids: &[Id], now_millis: u64, now: Instant) -> Result<Vec<Id>, QueueError> {
+        let (mut gone, mut records) = (Vec::new(), Vec::new());
+        for id in ids {
+            let mut index = self.index();
+            let pending = index.get(*id).map(Waiting::pending).unwrap_or_default();
+            if index.hold(*id, now) {
+                gone.push(*id);
+                records.push(Record::Settled(Settled { id: *id, places: pending, ending: Ending::Deleted }));
+            }
+        }
+        let written = self.write(Vec::new(), records, now_millis, now).await;
+        if written.is_err() {
+            gone.iter().for_each(|id| self.index().release(*id, now));
+        }
+        written.map(|()| gone)
     }
 
     async fn write(
         &self,
         messages: Vec<Message>,
-        settled: Option<Settled>,
+        others: Vec<Record>,
         now_millis: u64,
         now: Instant,
     ) -> Result<(), QueueError> {
-        if settled.is_none() && self.index().len() + messages.len() > LEN_MAX {
-            return Err(QueueError::Full);
-        }
         let heads: Vec<Head> = messages.iter().map(|message| Head::of(message, now_millis)).collect();
         let mut entries: Vec<Entry> = heads.iter().zip(&messages).map(|(head, message)| head.entry(message)).collect();
-        entries.extend(settled.as_ref().map(|settled| settled.entry(now_millis)));
+        entries.extend(others.iter().filter_map(|record| match record {
+            Record::Message(_) => None,
+            Record::Settled(settled) => Some(settled.entry(now_millis)),
+            Record::Mark(mark) => Some(mark.entry(now_millis)),
+        }));
         let positions = self.ledger.append(entries).await?;
-        let records = heads.into_iter().map(Record::Message).chain(settled.map(Record::Settled));
+        let has_new = !messages.is_empty() || others.iter().any(|record| matches!(record, Record::Mark(_)));
         let mut index = self.index();
-        for (position, record) in positions.into_iter().zip(records) {
+        for (position, record) in positions.into_iter().zip(heads.into_iter().map(Record::Message).chain(others)) {
             index.apply(position, &record, now);
         }
+        messages.into_iter().for_each(|message| index.remember(message));
         drop(index);
-        self.changed.notify_waiters();
+        if has_new {
+            self.changed.notify_one();
+        }
         Ok(())
     }
 
-    /// The message that has been due longest, for the caller alone until it is settled in full or put back.
-    pub fn take(&self, now: Instant) -> Option<Id> {
-        self.index().take(now)
+    /// A destination to which a session may be opened now; it counts as open until `close_session`. `sessions_max`: to all destinations together.
+    pub fn open_session(&self, now: Instant, sessions_max: usize) -> Option<Key> {
+        self.index().open_session(now, sessions_max)
     }
 
-    /// The oldest message of those that were taken in before this time, due or not; for the caller alone, as by `take`.
-    pub fn take_older(&self, arrived_before_millis: u64) -> Option<Id> {
-        self.index().take_older(arrived_before_millis)
+    /// A session has ended.
+    pub fn close_session(&self, key: &Key, now: Instant) {
+        self.index().lanes().close_session(key, now);
+        self.changed.notify_one();
     }
 
-    /// Reads a message that was taken. Blocks.
+    /// What has been due longest for this destination, for the caller alone until it is settled in full or put back.
+    pub fn take(&self, key: &Key, now: Instant) -> Option<Taken> {
+        self.index().take(key, now)
+    }
+
+    /// Waits until there may be something for this destination; not for ever, so ask again. The session counts as idle meanwhile.
+    pub async fn idle(&self, key: &Key, patience: Duration, now: fn() -> Instant) {
+        let work = self.index().lanes().set_idle(key, true, now());
+        if let Some(work) = work {
+            // Whatever ended the wait, the caller looks for itself.
+            drop(tokio::time::timeout(patience, work.notified()).await);
+            self.index().lanes().set_idle(key, false, now());
+            self.changed.notify_one();
+        }
+    }
+
+    /// The destination took something.
+    pub fn is_good(&self, key: &Key, now: Instant) {
+        self.index().lanes().good(key, now);
+    }
+
+    /// The destination cannot be reached, for this reason; `pause` gives how long it is left alone, from how often it failed before. None when that was known.
+    pub fn is_down(&self, key: &Key, reason: &str, pause: &dyn Fn(u32) -> Duration, now: Instant) -> Option<Duration> {
+        self.index().lanes().down(key, reason, pause, now)
+    }
+
+    /// What has waited since before this time, due or not, as many parts as this; as by `take`.
+    pub fn take_older(&self, arrived_before_millis: u64, count: usize, now: Instant) -> Vec<Taken> {
+        self.index().take_older(arrived_before_millis, count, now)
+    }
+
+    /// Messages that have waited since before this time without their senders being told; each is given once.
+    pub fn take_unwarned(&self, arrived_before_millis: u64, count: usize) -> Vec<Id> {
+        self.index().take_unwarned(arrived_before_millis, count)
+    }
+
+    /// The message of what was taken, from memory if it just came. Blocks when it did not (`is_in_memory`).
+    ///
+    /// # Errors
+    /// `Ledger`, `Record`.
+    pub fn load(&self, taken: &Taken) -> Result<Queued, QueueError> {
+        let (places, arrived_millis, attempts) = (taken.places.clone(), taken.arrived_millis, taken.attempts);
+        let message = match &taken.message {
+            Some(message) => {
+                let mut message = message.clone();
+                let all = std::mem::take(&mut message.envelope.recipients);
+                let at = |place: &u32| usize::try_from(*place).ok().and_then(|at| all.get(at)).cloned();
+                message.envelope.recipients = places.iter().filter_map(at).collect();
+                message
+            }
+            None => self.read(taken.position, &places)?,
+        };
+        Ok(Queued { message, places, arrived_millis, attempts })
+    }
+
+    /// Reads a message with all who are pending. Blocks.
     ///
     /// # Errors
     /// `NoSuchMessage`, `Ledger`, `Record`.
-    pub fn load(&self, id: Id) -> Result<Queued, QueueError> {
+    pub fn load_all(&self, id: Id) -> Result<Queued, QueueError> {
         let found = self.index().get(id).cloned().ok_or(QueueError::NoSuchMessage(id))?;
-        let entry = self.ledger.read(found.position)?;
-        let wrong = |what| QueueError::Record { position: found.position, what };
+        let places = found.pending();
+        let message = self.read(found.position, &places)?;
+        let attempts = found.parts.iter().map(|part| part.attempts).max().unwrap_or_default();
+        Ok(Queued { message, places, arrived_millis: found.arrived_millis, attempts })
+    }
+
+    fn read(&self, position: Position, places: &[u32]) -> Result<Message, QueueError> {
+        let entry = self.ledger.read(position)?;
+        let wrong = |what| QueueError::Record { position, what };
         let (head, trace, content) = Head::split(&entry.payload).map_err(wrong)?;
-        let places = found.pending.clone();
-        Ok(Queued {
-            message: head.message(&places, trace, content),
-            places,
-            arrived_millis: found.arrived_millis,
-            attempts: found.attempts,
-        })
+        Ok(head.message(places, trace, content))
     }
 
-    /// Gives a message back that is to be tried again, not before `due`. `tried`: it counts as an attempt.
-    pub fn put_back(&self, id: Id, due: Instant, tried: bool) {
-        self.index().put_back(id, due, tried);
-        self.changed.notify_waiters();
+    /// Gives back what is to be tried again, not before `due`. `tried`: it counts as an attempt, which failed for this reason.
+    pub fn put_back(&self, id: Id, key: &Key, due: Instant, tried: Option<&str>, now: Instant) {
+        self.index().put_back(id, key, due, tried, now);
+        self.changed.notify_one();
     }
 
-    /// All that waits is due `now`: what it waited for is back.
-    pub fn wake(&self, now: Instant) {
-        self.index().wake(now);
-        self.changed.notify_waiters();
+    /// All that waits for this destination is due `now`: it is back. All there is when none is named.
+    pub fn wake(&self, key: Option<&Key>, now: Instant) {
+        self.index().wake(key, now);
+        self.changed.notify_one();
     }
 
-    /// When the next message is due; none when none waits.
+    /// These messages are due `now`, and their destinations are tried again. Gives how many of them are there.
+    pub fn retry(&self, ids: &[Id], now: Instant) -> usize {
+        let mut index = self.index();
+        let there: Vec<Id> = ids.iter().copied().filter(|id| index.get(*id).is_some()).collect();
+        there.iter().for_each(|id| index.retry(*id, now));
+        drop(index);
+        self.changed.notify_one();
+        there.len()
+    }
+
+    /// When something can be done next; none when nothing waits.
     #[must_use]
-    pub fn next_due(&self) -> Option<Instant> {
-        self.index().next_due()
+    pub fn next_at(&self, now: Instant) -> Option<Instant> {
+        self.index().next_at(now)
     }
 
-    /// Resolves when something may have become due earlier than `next_due` said. Ask for it before `next_due`.
+    /// Resolves when something may have become possible earlier than `next_at` said.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.changed.notified()
+    }
+
+    /// As many messages as this, in the order of their ids, from behind this one on.
+    #[must_use]
+    pub fn page(&self, after: Option<Id>, count: usize, now: Instant) -> Vec<State> {
+        self.index().after(after).take(count).map(|(id, waiting)| waiting.state(id, now)).collect()
+    }
+
+    /// One message.
+    #[must_use]
+    pub fn state(&self, id: Id, now: Instant) -> Option<State> {
+        self.index().get(id).map(|waiting| waiting.state(id, now))
+    }
+
+    /// Whether somebody is trying this destination, and what is wrong with it.
+    #[must_use]
+    pub fn destination(&self, key: &Key, now: Instant) -> Option<LaneState> {
+        self.index().lane_state(key, now)
+    }
+
+    /// All destinations that have mail.
+    #[must_use]
+    pub fn destinations(&self, now: Instant) -> Vec<(Key, LaneState)> {
+        self.index().destinations(now)
     }
 
     /// Messages in the queue.
@@ -246,6 +417,20 @@ impl Queue {
 }
 
 impl Waiting {
+    fn state(&self, id: Id, now: Instant) -> State {
+        let part = |part: &index::Part| PartState {
+            destination: part.key.clone(),
+            recipients: part.places.len(),
+            attempts: part.attempts,
+            due_in: Index::due_in(part, now),
+            taken: part.taken,
+            held: part.held,
+            reason: part.reason.clone(),
+        };
+        let (arrived_millis, size) = (self.arrived_millis, self.size);
+        State { id, arrived_millis, size, parts: self.parts.iter().map(part).collect() }
+    }
+
     /// Complains about what cannot be: an operator should know, and no message depends on it.
     fn complain(id: Id, what: &str) {
         warn!(message = %id, what, "queue record without sense");

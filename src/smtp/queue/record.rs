@@ -1,7 +1,7 @@
 //! What stands in the queue's ledger.
 //!
-//! Owns: the two kinds of record and their form. Called by: `smtp::queue`.
-//! Form of `Message`: length of the head (4 octets, big-endian), the head as JSON, trace, content. `Settled`: JSON. Unknown fields are
+//! Owns: the kinds of record and their form. Called by: `smtp::queue`.
+//! Form of `Message`: length of the head (4 octets, big-endian), the head as JSON, trace, content. `Settled`, `Mark`: JSON. Unknown fields are
 //! ignored, so that an older version opens what a newer one wrote.
 
 use bytes::Bytes;
@@ -11,10 +11,11 @@ use super::slice;
 use crate::base::address::Address;
 use crate::base::id::Id;
 use crate::ledger::Entry;
-use crate::smtp::envelope::{Envelope, Message, Recipient};
+use crate::smtp::envelope::{Envelope, Message, Recipient, Reports};
 
 const MESSAGE: u8 = 1;
 const SETTLED: u8 = 2;
+const MARK: u8 = 3;
 /// Octets of the head's length.
 const LEN_OCTETS: usize = 4;
 
@@ -25,6 +26,14 @@ pub(super) struct Head {
     reverse_path: Option<Address>,
     recipients: Vec<Recipient>,
     smtputf8: bool,
+    #[serde(default)]
+    reports: Reports,
+    /// Held, or let go, by an administrator; none: its routes decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) held: Option<bool>,
+    /// The sender was told that it is late.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) warned: bool,
     /// When the queue took it.
     pub(super) arrived_millis: u64,
     trace_len: usize,
@@ -39,6 +48,25 @@ pub(super) struct Settled {
     /// Indexes into the recipients of the latest `Message` record of this id.
     pub(super) places: Vec<u32>,
     pub(super) ending: Ending,
+}
+
+/// Something about a message as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) id: Id,
+    /// Held, or let go.
+    pub(super) held: Option<bool>,
+    /// The sender was told that it is late.
+    pub(super) warned: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MarkJson {
+    id: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<bool>,
+    #[serde(default)]
+    warned: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,6 +85,8 @@ pub enum Ending {
     Refused,
     /// Too old; the sender was told, where there is one.
     Expired,
+    /// By an administrator; nobody was told.
+    Deleted,
 }
 
 /// A record, without the message.
@@ -64,6 +94,7 @@ pub enum Ending {
 pub(super) enum Record {
     Message(Head),
     Settled(Settled),
+    Mark(Mark),
 }
 
 impl Record {
@@ -74,6 +105,10 @@ impl Record {
                 let json: SettledJson = serde_json::from_slice(&entry.payload).map_err(|_| "settled")?;
                 Ok(Self::Settled(Settled { id: Id::from_u64(json.id), places: json.places, ending: json.ending }))
             }
+            MARK => {
+                let json: MarkJson = serde_json::from_slice(&entry.payload).map_err(|_| "mark")?;
+                Ok(Self::Mark(Mark { id: Id::from_u64(json.id), held: json.held, warned: json.warned }))
+            }
             _ => Err("kind"),
         }
     }
@@ -81,19 +116,30 @@ impl Record {
 
 impl Head {
     pub(super) fn of(message: &Message, now_millis: u64) -> Self {
-        let Envelope { id, reverse_path, recipients, smtputf8 } = message.envelope.clone();
+        let Envelope { id, reverse_path, recipients, smtputf8, reports } = message.envelope.clone();
         let size = u64::try_from(message.size()).unwrap_or(u64::MAX);
         let (id, trace_len) = (id.to_u64(), message.trace.len());
-        Self { id, reverse_path, recipients, smtputf8, arrived_millis: now_millis, trace_len, size }
+        let (held, warned) = (None, false);
+        Self {
+            id,
+            reverse_path,
+            recipients,
+            smtputf8,
+            reports,
+            held,
+            warned,
+            arrived_millis: now_millis,
+            trace_len,
+            size,
+        }
     }
 
     pub(super) fn id(&self) -> Id {
         Id::from_u64(self.id)
     }
 
-    /// Number of recipients.
-    pub(super) fn len(&self) -> usize {
-        self.recipients.len()
+    pub(super) fn recipients(&self) -> &[Recipient] {
+        &self.recipients
     }
 
     pub(super) fn entry(&self, message: &Message) -> Entry {
@@ -128,6 +174,7 @@ impl Head {
             reverse_path: self.reverse_path,
             recipients,
             smtputf8: self.smtputf8,
+            reports: self.reports,
         };
         Message { envelope, trace, content }
     }
@@ -139,5 +186,14 @@ impl Settled {
         // Plain data, as above.
         let payload = serde_json::to_vec(&json).unwrap_or_default();
         Entry { kind: SETTLED, time_millis: now_millis, payload: payload.into() }
+    }
+}
+
+impl Mark {
+    pub(super) fn entry(&self, now_millis: u64) -> Entry {
+        let json = MarkJson { id: self.id.to_u64(), held: self.held, warned: self.warned };
+        // Plain data, as above.
+        let payload = serde_json::to_vec(&json).unwrap_or_default();
+        Entry { kind: MARK, time_millis: now_millis, payload: payload.into() }
     }
 }

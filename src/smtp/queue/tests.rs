@@ -8,26 +8,62 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{Ending, Queue};
+use super::{Ending, Queue, Taken};
 use crate::base::address::Address;
 use crate::base::clock;
 use crate::base::id::Id;
-use crate::smtp::envelope::{Envelope, Message, Recipient};
+use crate::config::smtp_outbound::{Route, SmtpOutbound};
+use crate::smtp::envelope::{Envelope, Message, Recipient, Reports, Way};
+use crate::smtp::outbound::route::{Key, Routes};
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 
+/// Our own mailboxes; what is for `elsewhere` goes there by MX, what is for `held.test` waits.
+fn routes() -> Arc<Routes> {
+    let held = Route { domains: vec!["held.test".parse().unwrap()], hold: true, ..Route::default() };
+    let settings = SmtpOutbound { routes: vec![held], ..SmtpOutbound::default() };
+    Arc::new(Routes::new(&settings, 16, &|_| None))
+}
+
 fn open(dir: &std::path::Path, now: Instant) -> Queue {
-    Queue::open_with(dir, SEGMENT_BYTES, now).unwrap()
+    Queue::open_with(dir, SEGMENT_BYTES, routes(), now).unwrap()
+}
+
+const HERE: Key = Key::Mailboxes;
+
+fn take(queue: &Queue, now: Instant) -> Option<Taken> {
+    queue.take(&HERE, now)
+}
+
+async fn delivered(queue: &Queue, id: Id, places: Vec<u32>, now: Instant) {
+    queue.settle(id, vec![(places, Ending::Delivered)], Vec::new(), 6000, now).await.unwrap();
+}
+
+fn tried(queue: &Queue, id: Id, due: Instant, now: Instant) {
+    queue.put_back(id, &HERE, due, Some("away"), now);
+}
+
+/// A message for these addresses at other sites.
+fn outward(id: u64, recipients: &[&str]) -> Message {
+    let mut message = message(id, 0, 10);
+    let to = |text: &&str| Recipient::new(Arc::new(text.parse().unwrap()), text.parse().unwrap(), Way::Elsewhere);
+    message.envelope.recipients = recipients.iter().map(to).collect();
+    message
+}
+
+fn domain(name: &str) -> Key {
+    Key::Domain(name.into())
 }
 
 fn message(id: u64, recipients: usize, len: usize) -> Message {
     let address = |number: usize| -> Address { format!("u{number}@example.test").parse().unwrap() };
     let recipients = (0..recipients)
-        .map(|number| Recipient { given: Arc::new(address(number)), mailbox: address(number) })
+        .map(|number| Recipient::new(Arc::new(address(number)), address(number), Way::Mailbox))
         .collect();
-    let envelope = Envelope { id: Id::from_u64(id), reverse_path: Some(address(99)), recipients, smtputf8: true };
+    let (id, reverse_path, reports) = (Id::from_u64(id), Some(address(99)), Reports::default());
+    let envelope = Envelope { id, reverse_path, recipients, smtputf8: true, reports };
     // Noise, so that the ledger does not compress it away.
-    let mut random = StdRng::seed_from_u64(id);
+    let mut random = StdRng::seed_from_u64(id.to_u64());
     let content: Vec<u8> = (0..len).map(|_| random.random()).collect();
     Message { envelope, trace: Bytes::from_static(b"Received: here\r\n"), content: content.into() }
 }
@@ -40,15 +76,15 @@ async fn what_was_added_is_there_after_a_restart() {
         let queue = open(dir.path(), now);
         queue.add(vec![message(1, 3, 100), message(2, 1, 0)], 5000, now).await.unwrap();
         queue.add(vec![message(3, 1, 10)], 4000, now).await.unwrap();
-        let id = queue.take(now).unwrap();
+        let id = take(&queue, now).unwrap().id;
         assert_eq!(id, Id::from_u64(1), "the first that is due, by id when due at once");
-        queue.settle(id, vec![0, 2], Ending::Delivered, Vec::new(), 6000, now).await.unwrap();
-        queue.put_back(id, now, true);
+        delivered(&queue, id, vec![0, 2], now).await;
+        tried(&queue, id, now, now);
     }
     let queue = open(dir.path(), now);
     assert_eq!((queue.len(), queue.oldest_millis()), (3, Some(4000)));
-    let id = queue.take(now).unwrap();
-    let queued = queue.load(id).unwrap();
+    let taken = take(&queue, now).unwrap();
+    let queued = queue.load(&taken).unwrap();
     assert_eq!(queued.places, [1]);
     assert_eq!(queued.arrived_millis, 5000);
     let mut expected = message(1, 3, 100);
@@ -63,13 +99,13 @@ async fn a_message_is_gone_with_its_last_recipient() {
     let now = clock::monotonic();
     let queue = open(dir.path(), now);
     queue.add(vec![message(1, 2, 0)], 0, now).await.unwrap();
-    let id = queue.take(now).unwrap();
-    queue.settle(id, vec![1], Ending::Refused, vec![message(2, 1, 0)], 0, now).await.unwrap();
-    queue.settle(id, vec![0], Ending::Delivered, Vec::new(), 0, now).await.unwrap();
-    queue.put_back(id, now, true);
+    let id = take(&queue, now).unwrap().id;
+    queue.settle(id, vec![(vec![1], Ending::Refused)], vec![message(2, 1, 0)], 0, now).await.unwrap();
+    delivered(&queue, id, vec![0], now).await;
+    tried(&queue, id, now, now);
     assert_eq!(queue.len(), 1, "the bounce");
-    assert_eq!(queue.take(now), Some(Id::from_u64(2)));
-    assert!(queue.load(id).is_err());
+    assert_eq!(take(&queue, now).unwrap().id, Id::from_u64(2));
+    assert!(queue.load_all(id).is_err());
 }
 
 #[tokio::test]
@@ -79,19 +115,158 @@ async fn each_message_is_taken_by_one_and_tried_when_due() {
     let later = now + Duration::from_secs(60);
     let queue = open(dir.path(), now);
     queue.add(vec![message(1, 1, 0), message(2, 1, 0)], 1000, now).await.unwrap();
-    let first = queue.take(now).unwrap();
-    let second = queue.take(now).unwrap();
-    assert_eq!((queue.take(now), queue.next_due()), (None, None));
-    queue.put_back(first, later, true);
-    queue.put_back(second, later + Duration::from_secs(1), true);
-    assert_eq!((queue.take(now), queue.next_due()), (None, Some(later)));
-    assert_eq!(queue.take(later), Some(first));
-    queue.wake(now);
-    assert_eq!(queue.take(now), Some(second), "what waits is due, what is taken is not");
-    assert_eq!(queue.load(second).unwrap().attempts, 1);
-    queue.put_back(first, later, true);
-    assert_eq!(queue.take_older(1000), None);
-    assert_eq!(queue.take_older(1001), Some(first), "the oldest that nobody has taken, due or not");
+    let first = take(&queue, now).unwrap().id;
+    let second = take(&queue, now).unwrap().id;
+    assert!(take(&queue, now).is_none());
+    assert_eq!(queue.next_at(now), None);
+    tried(&queue, first, later, now);
+    tried(&queue, second, later + Duration::from_secs(1), now);
+    assert!(take(&queue, now).is_none());
+    assert_eq!(queue.next_at(now), Some(later));
+    assert_eq!(take(&queue, later).unwrap().id, first);
+    queue.wake(None, now);
+    let woken = take(&queue, now).unwrap();
+    assert_eq!((woken.id, woken.attempts()), (second, 1), "what waits is due, what is taken is not");
+    tried(&queue, first, later, now);
+    assert!(queue.take_older(1000, 10, now).is_empty());
+    let older: Vec<Id> = queue.take_older(1001, 10, now).iter().map(|taken| taken.id).collect();
+    assert_eq!(older, [first], "the oldest that nobody has taken, due or not");
+}
+
+#[tokio::test]
+async fn a_dead_host_keeps_nobody_else_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = clock::monotonic();
+    let queue = Queue::open_with(dir.path(), 64 << 20, routes(), now).unwrap();
+    let batch = |from: u64, to: u64, name: &str| -> Vec<Message> {
+        (from..to).map(|id| outward(id, &[&format!("u{id}@{name}")])).collect()
+    };
+    for start in (0..50_000).step_by(1000) {
+        queue.add(batch(start, start + 1000, "dead.test"), start, now).await.unwrap();
+    }
+    queue.add(batch(50_000, 51_000, "good.test"), 60_000, now).await.unwrap();
+    // A new destination gets two sessions, and then it is the other's turn.
+    let mut opened = Vec::new();
+    while let Some(key) = queue.open_session(now, 8) {
+        opened.push(key);
+    }
+    opened.sort();
+    assert_eq!(opened, [domain("dead.test"), domain("dead.test"), domain("good.test"), domain("good.test")]);
+    let tried = [(); 2].map(|()| queue.take(&domain("dead.test"), now).unwrap());
+    for taken in tried {
+        queue.is_down(&taken.key, "connection refused", &|_| Duration::from_secs(60), now);
+        queue.put_back(taken.id, &taken.key, now, None, now);
+        queue.close_session(&taken.key, now);
+    }
+    assert!(queue.take(&domain("dead.test"), now).is_none(), "it is left alone");
+    assert!(queue.open_session(now, 8).is_none());
+    let mut sent = 0;
+    while let Some(taken) = queue.take(&domain("good.test"), now) {
+        delivered(&queue, taken.id, queue.load(&taken).unwrap().places, now).await;
+        queue.is_good(&taken.key, now);
+        sent += 1;
+    }
+    assert_eq!((sent, queue.len()), (1000, 50_000));
+    queue.close_session(&domain("good.test"), now);
+    queue.close_session(&domain("good.test"), now);
+    // When its time has come, one session tries it again.
+    let later = now + Duration::from_secs(60);
+    assert_eq!(queue.open_session(later, 8), Some(domain("dead.test")));
+    assert_eq!(queue.open_session(later, 8), None);
+    drop(queue);
+    let opened_at = clock::monotonic();
+    let queue = Queue::open_with(dir.path(), 64 << 20, routes(), opened_at).unwrap();
+    assert_eq!(queue.len(), 50_000);
+    println!("50,000 messages opened in {:?}", clock::monotonic() - opened_at);
+}
+
+#[tokio::test]
+async fn a_destination_that_does_well_gets_more_sessions_and_a_slow_one_its_pace() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = clock::monotonic();
+    let slow =
+        Route { domains: vec![".slow.test".parse().unwrap()], messages_per_minute_max: Some(60), ..Route::default() };
+    let settings = SmtpOutbound { routes: vec![slow], destination_sessions_max: 4, ..SmtpOutbound::default() };
+    let routes = Arc::new(Routes::new(&settings, 16, &|_| None));
+    let queue = Queue::open_with(dir.path(), SEGMENT_BYTES, routes, now).unwrap();
+    queue.add((0..20).map(|id| outward(id, &["u@good.test"])).collect(), 0, now).await.unwrap();
+    let open = |queue: &Queue| std::iter::from_fn(|| queue.open_session(now, 100)).count();
+    assert_eq!(open(&queue), 2);
+    queue.is_good(&domain("good.test"), now);
+    assert_eq!(open(&queue), 1);
+    (0..5).for_each(|_| queue.is_good(&domain("good.test"), now));
+    assert_eq!(open(&queue), 1, "not more than the settings allow");
+    queue.add((30..33).map(|id| outward(id, &["u@a.slow.test"])).collect(), 0, now).await.unwrap();
+    let key = domain("a.slow.test");
+    assert!(queue.take(&key, now).is_some());
+    assert!(queue.take(&key, now).is_none(), "one a second");
+    assert!(queue.take(&key, now + Duration::from_secs(1)).is_some());
+}
+
+#[tokio::test]
+async fn a_message_for_several_destinations_is_in_each_of_their_lanes() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = clock::monotonic();
+    let queue = open(dir.path(), now);
+    queue.add(vec![outward(1, &["a@one.test", "b@two.test", "c@one.test"])], 0, now).await.unwrap();
+    let one = queue.take(&domain("one.test"), now).unwrap();
+    let two = queue.take(&domain("two.test"), now).unwrap();
+    assert_eq!((queue.load(&one).unwrap().places, queue.load(&two).unwrap().places), (vec![0, 2], vec![1]));
+    delivered(&queue, two.id, vec![1], now).await;
+    assert_eq!(queue.len(), 1);
+    delivered(&queue, one.id, vec![0, 2], now).await;
+    assert!(queue.is_empty());
+    assert!(queue.destinations(now).is_empty(), "and nothing is left of them");
+}
+
+#[tokio::test]
+async fn held_mail_waits_over_restarts_until_it_is_released() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = clock::monotonic();
+    let queue = open(dir.path(), now);
+    queue
+        .add(vec![outward(1, &["a@good.test"]), outward(2, &["a@held.test"]), outward(3, &["a@good.test"])], 0, now)
+        .await
+        .unwrap();
+    let ids = [Id::from_u64(1), Id::from_u64(9)];
+    assert_eq!(queue.hold(&ids, true, 0, now).await.unwrap(), 1, "the other is not there");
+    let check = |queue: &Queue, key: &Key, expected: Option<u64>| {
+        let taken = queue.take(key, now);
+        assert_eq!(taken.as_ref().map(|taken| taken.id.to_u64()), expected);
+        taken.inspect(|taken| queue.put_back(taken.id, key, now, None, now));
+    };
+    check(&queue, &domain("good.test"), Some(3));
+    check(&queue, &domain("held.test"), None);
+    drop(queue);
+    let queue = open(dir.path(), now);
+    check(&queue, &domain("good.test"), Some(3));
+    check(&queue, &domain("held.test"), None);
+    assert!(queue.take_older(100, 10, now).iter().all(|taken| taken.id.to_u64() == 3), "what is held does not expire");
+    queue.hold(&[Id::from_u64(1), Id::from_u64(2)], false, 0, now).await.unwrap();
+    check(&queue, &domain("good.test"), Some(1));
+    check(&queue, &domain("held.test"), Some(2));
+    drop(queue);
+    let queue = open(dir.path(), now);
+    check(&queue, &domain("held.test"), Some(2));
+    assert_eq!(queue.delete(&[Id::from_u64(1), Id::from_u64(2)], 0, now).await.unwrap().len(), 2);
+    drop(queue);
+    assert_eq!(open(dir.path(), now).len(), 1, "deleted is deleted");
+}
+
+#[tokio::test]
+async fn a_sender_is_told_of_a_delay_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = clock::monotonic();
+    let queue = open(dir.path(), now);
+    queue.add(vec![outward(1, &["a@good.test"]), outward(2, &["b@good.test"])], 1000, now).await.unwrap();
+    assert!(queue.take_unwarned(1000, 10).is_empty());
+    assert_eq!(queue.take_unwarned(1001, 10).len(), 2);
+    assert!(queue.take_unwarned(1001, 10).is_empty(), "each is given once");
+    queue.warned(Id::from_u64(1), Some(message(3, 1, 0)), 2000, now).await.unwrap();
+    drop(queue);
+    let queue = open(dir.path(), now);
+    assert_eq!(queue.take_unwarned(1001, 10), [Id::from_u64(2)], "what was noted is not told again");
+    assert_eq!(queue.len(), 3);
 }
 
 #[tokio::test]
@@ -123,12 +298,13 @@ async fn history(seed: u64) {
             }
             4..8 => {
                 // Old ones stay behind now and then, so that something lives in old segments.
-                let Some(id) = queue.take(now) else { continue };
+                let Some(taken) = take(&queue, now) else { continue };
+                let id = taken.id;
                 if random.random_range(0..5) == 0 {
-                    queue.put_back(id, now + Duration::from_secs(1), true);
+                    tried(&queue, id, now + Duration::from_secs(1), now);
                     continue;
                 }
-                let queued = queue.load(id).unwrap();
+                let queued = queue.load(&taken).unwrap();
                 let some = random.random_range(0..=queued.places.len());
                 let pending = model.get_mut(&id).unwrap();
                 for recipient in &queued.message.envelope.recipients[..some] {
@@ -137,12 +313,12 @@ async fn history(seed: u64) {
                 if pending.is_empty() {
                     model.remove(&id);
                 }
-                queue.settle(id, queued.places[..some].to_vec(), Ending::Delivered, Vec::new(), 0, now).await.unwrap();
-                queue.put_back(id, now, true);
+                delivered(&queue, id, queued.places[..some].to_vec(), now).await;
+                tried(&queue, id, now, now);
             }
             8 => {
                 let compacted = Arc::clone(&queue);
-                tokio::task::spawn_blocking(move || compacted.compact()).await.unwrap().unwrap();
+                tokio::task::spawn_blocking(move || compacted.compact(now)).await.unwrap().unwrap();
             }
             _ => {
                 drop(queue);
@@ -150,12 +326,13 @@ async fn history(seed: u64) {
             }
         }
         let found: BTreeMap<Id, usize> =
-            queue.index().iter().map(|(id, waiting)| (id, waiting.pending.len())).collect();
+            queue.index().iter().map(|(id, waiting)| (id, waiting.pending().len())).collect();
         let expected: BTreeMap<Id, usize> = model.iter().map(|(id, pending)| (*id, pending.len())).collect();
         assert_eq!(found, expected, "seed {seed}");
     }
-    while let Some(id) = queue.take(now + Duration::from_secs(2)) {
-        let queued = queue.load(id).unwrap();
+    while let Some(taken) = take(&queue, now + Duration::from_secs(2)) {
+        let id = taken.id;
+        let queued = queue.load(&taken).unwrap();
         let found: BTreeSet<String> =
             queued.message.envelope.recipients.iter().map(|recipient| recipient.mailbox.to_string()).collect();
         assert_eq!(Some(found), model.remove(&id), "seed {seed}");
@@ -179,17 +356,17 @@ async fn delivered_mail_gives_its_space_back() {
     let queue = Arc::new(open(dir.path(), now));
     // One that nobody can deliver, and a hundred that come and go.
     queue.add(vec![message(1, 1, 5000)], 0, now).await.unwrap();
-    let stuck = queue.take(now).unwrap();
-    queue.put_back(stuck, now + Duration::from_secs(3600), true);
+    let stuck = take(&queue, now).unwrap().id;
+    tried(&queue, stuck, now + Duration::from_secs(3600), now);
     for number in 2..102 {
         queue.add(vec![message(number, 1, 5000)], 0, now).await.unwrap();
-        let id = queue.take(now).unwrap();
-        queue.settle(id, vec![0], Ending::Delivered, Vec::new(), 0, now).await.unwrap();
+        let id = take(&queue, now).unwrap().id;
+        delivered(&queue, id, vec![0], now).await;
     }
     let before = queue.ledger.segments().len();
     let compacted = Arc::clone(&queue);
-    tokio::task::spawn_blocking(move || compacted.compact()).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || compacted.compact(now)).await.unwrap().unwrap();
     let after = queue.ledger.segments().len();
     assert!(before > 5 && after <= 2, "{before} segments, then {after}");
-    assert_eq!(queue.load(stuck).unwrap().message, message(1, 1, 5000));
+    assert_eq!(queue.load_all(stuck).unwrap().message, message(1, 1, 5000));
 }

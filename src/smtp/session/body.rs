@@ -218,6 +218,7 @@ impl Session {
             reverse_path: transaction.reverse_path,
             recipients: transaction.recipients,
             smtputf8: transaction.smtputf8,
+            reports: transaction.reports,
         };
         Ok(Message { envelope, trace: Bytes::from(trace), content: Bytes::from(text) })
     }

@@ -5,7 +5,7 @@
 
 use super::body::{Body, Chunk};
 use super::{Ask, Greeting, Now, Personality, Phase, Session};
-use crate::smtp::command::{Command, Mail, Mechanism, Refusal};
+use crate::smtp::command::{Command, ForwardPath, Mail, Mechanism, Rcpt, Refusal};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::{extension, sasl};
 
@@ -61,10 +61,7 @@ impl Session {
                 self.needs(&[Greeting, NoMessage])?.auth(mechanism, initial.as_deref())
             }
             Command::Mail(mail) => self.needs(&[Greeting, SignIn, NoMessage])?.mail(mail),
-            Command::Rcpt { path } => {
-                self.needs(&[Greeting, SignIn, Message, NoChunks])?.room_for_recipient(&path)?;
-                self.ask(Ask::Recipient(path))
-            }
+            Command::Rcpt(rcpt) => self.needs(&[Greeting, SignIn, Message, NoChunks])?.rcpt(rcpt),
             Command::Data => self.needs(&[Greeting, SignIn, Message, NoChunks])?.data(now),
             // A chunk follows its command at once, and has to be read even when the command is refused.
             Command::Bdat { octets, last } => {
@@ -98,7 +95,7 @@ impl Session {
 
     /// Who only chats is sent away some time; recipients and chunks belong to a message.
     fn count(&mut self, command: &Command) {
-        if !matches!(command, Command::Rcpt { .. } | Command::Bdat { .. } | Command::Quit) {
+        if !matches!(command, Command::Rcpt(_) | Command::Bdat { .. } | Command::Quit) {
             self.idle_commands += 1;
         }
         if self.idle_commands > super::IDLE_COMMANDS_MAX {
@@ -195,18 +192,20 @@ impl Session {
         self.ask(Ask::Sender(sender))
     }
 
-    fn room_for_recipient(&self, path: &crate::smtp::command::ForwardPath) -> Result<(), Reply> {
-        let Some(transaction) = &self.transaction else { return Err(reply::MAIL_FIRST) };
+    fn rcpt(&mut self, rcpt: Rcpt) -> Result<Option<Ask>, Reply> {
+        let Some(transaction) = &mut self.transaction else { return Err(reply::MAIL_FIRST) };
         if transaction.accepted >= self.settings.recipients_max {
             // RFC 5321 section 4.5.3.1.10: the sender comes back with the rest.
             return Err(reply::TOO_MANY_RECIPIENTS);
         }
-        match path {
-            crate::smtp::command::ForwardPath::Mailbox(address) if !address.is_ascii() && !transaction.smtputf8 => {
-                Err(reply::RECIPIENT_NEEDS_SMTPUTF8)
-            }
-            crate::smtp::command::ForwardPath::Mailbox(_) | crate::smtp::command::ForwardPath::Postmaster => Ok(()),
+        if let ForwardPath::Mailbox(address) = &rcpt.path
+            && !address.is_ascii()
+            && !transaction.smtputf8
+        {
+            return Err(reply::RECIPIENT_NEEDS_SMTPUTF8);
         }
+        transaction.pending_rcpt = (rcpt.notify, rcpt.original.map(Into::into));
+        self.ask(Ask::Recipient(rcpt.path))
     }
 
     fn data(&mut self, now: &Now) -> Result<Option<Ask>, Reply> {

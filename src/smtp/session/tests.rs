@@ -9,12 +9,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Ask, Client, Message, Now, Personality, Session, Settings};
+use super::{Ask, Client, Found, Message, Now, Personality, Session, Settings};
 use crate::base::address::Address;
 use crate::base::clock;
 use crate::base::id::Id;
 use crate::directory::{Account, AccountStatus};
 use crate::smtp::command::ForwardPath;
+use crate::smtp::envelope::Way;
 use crate::smtp::reply::{self, Reply};
 
 /// A session and a world that answers it.
@@ -109,13 +110,13 @@ fn address(text: &str) -> Address {
     text.parse().unwrap()
 }
 
-fn recipient(path: ForwardPath) -> Result<(Address, Vec<Address>), Reply> {
+fn recipient(path: ForwardPath) -> Result<Found, Reply> {
     let given = match path {
         ForwardPath::Postmaster => address("postmaster@example.test"),
         ForwardPath::Mailbox(address) => address,
     };
     if given.domain().as_str() != "example.test" {
-        return Err(reply::NOT_LOCAL);
+        return Err(reply::RELAY_DENIED);
     }
     let mailboxes = match given.local() {
         "all" => vec![address("u1@example.test"), address("u2@example.test")],
@@ -123,7 +124,8 @@ fn recipient(path: ForwardPath) -> Result<(Address, Vec<Address>), Reply> {
         "nobody" => return Err(reply::NO_SUCH_USER),
         _ => vec![given.clone()],
     };
-    Ok((given, mailboxes))
+    let targets = mailboxes.into_iter().map(|mailbox| (mailbox, Way::Mailbox)).collect();
+    Ok(Found { given, targets })
 }
 
 fn unescape(text: &str) -> Vec<u8> {
@@ -215,6 +217,7 @@ const UP_TO_DATA: &str = "C: EHLO c.test
     S: 250-SMTPUTF8
     S: 250-SIZE 10000
     S: 250-CHUNKING
+    S: 250-DSN
     S: 250-STARTTLS
     S: 250 ENHANCEDSTATUSCODES
     C: MAIL FROM:<s@elsewhere.test>
@@ -372,7 +375,6 @@ fn arguments_are_read_strictly() {
     check("MAIL FROM:<s@elsewhere.test> SIZE=99999999999999999999999", "501");
     check("MAIL FROM:<s@elsewhere.test> BODY=BINARYMIME", "555 5.6.3");
     check("MAIL FROM:<s@elsewhere.test> BODY=NONE", "501");
-    check("MAIL FROM:<s@elsewhere.test> RET=HDRS", "555 5.5.4"); // DSN is not announced
     check("MAIL FROM:<s@elsewhere.test> AUTH=<>", "555 5.5.4"); // nor is AUTH, on port 25
     check("MAIL FROM:<s@elsewhere.test> REQUIRETLS", "555 5.5.4");
     check("MAIL FROM:<s@elsewhere.test> FOO=BAR", "555 5.5.4");
@@ -395,6 +397,7 @@ fn arguments_are_read_strictly() {
 }
 
 const UP_TO_EHLO_REPLY: &str = "S: 250-mx
+    S: 250-
     S: 250-
     S: 250-
     S: 250-
@@ -680,6 +683,7 @@ fn nothing_said_before_tls_is_remembered_and_nothing_is_smuggled_in() {
         S: 250-SMTPUTF8
         S: 250-SIZE
         S: 250-CHUNKING
+        S: 250-DSN
         S: 250 ENHANCEDSTATUSCODES
         C: STARTTLS
         S: 503 5.5.1
@@ -724,6 +728,7 @@ const SUBMISSION_EHLO: &str = "C: EHLO c.test
     S: 250-SMTPUTF8
     S: 250-SIZE
     S: 250-CHUNKING
+    S: 250-DSN
     S: 250-STARTTLS
     S: 250-AUTH PLAIN LOGIN
     S: 250 ENHANCEDSTATUSCODES";
@@ -747,7 +752,7 @@ fn users_sign_in_before_they_send() {
         C: MAIL FROM:<u1@example.test> AUTH=<>
         S: 250
         C: RCPT TO:<someone@elsewhere.test>
-        S: 550 5.7.1 not a local domain
+        S: 550 5.7.1 relaying denied
         C: RCPT TO:<u2@example.test>
         S: 250
         C: DATA
@@ -839,6 +844,7 @@ fn passwords_are_not_asked_for_in_the_clear() {
             S: 250-SMTPUTF8
             S: 250-SIZE
             S: 250-CHUNKING
+            S: 250-DSN
             S: 250-AUTH PLAIN LOGIN
             S: 250 ENHANCEDSTATUSCODES
             C: AUTH PLAIN {GOOD}
