@@ -21,14 +21,14 @@ box.quit()
 "#;
 
 /// The messages in `NAME@example.test`'s inbox.
-fn inbox(site: &Site, name: &str) -> Vec<String> {
+pub fn inbox(site: &Site, name: &str) -> Vec<String> {
     let user = format!("{name}@example.test");
     let output = good(&python(INBOX, &[&site.ip(), &site.port("pop3"), &user, PASSWORD]));
     output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// How often each of these subjects is in the inbox: once.
-fn each_once(site: &Site, name: &str, subjects: &[&str]) {
+pub fn each_once(site: &Site, name: &str, subjects: &[&str]) {
     let messages = inbox(site, name);
     for subject in subjects {
         let line = format!("Subject: {subject}\r\n");
@@ -178,7 +178,6 @@ fn what_must_not_be_sent_is_refused() {
     check("smtp", &["--from", "s@elsewhere.test", "--to", "nobody@example.test"], "550 5.1.1");
     check("submission", &["--from", "u2@example.test"], "530 5.7.0");
     check("submission", &[&auth[..], &["--from", "u1@example.test"]].concat(), "553 5.7.1");
-    check("submission", &[&auth[..], &["--to", "x@elsewhere.test"]].concat(), "550 5.7.1 not a local domain");
     check("submission", &[&auth[..], &["--auth-password", "wrong"]].concat(), "535 5.7.8");
     check(
         "smtp",

@@ -289,7 +289,7 @@ fn other_domains_unknown_users_and_a_silent_directory_are_told_apart() {
         C: RCPT TO:<>
         S: 501 5.1.3
         C: RCPT TO:<u1@[127.0.0.1]>
-        S: 501 5.1.3
+        S: 550 5.7.1
         C: DATA
         S: 554 5.5.1");
 }

@@ -1,0 +1,276 @@
+//! Mail out: to Debian's Postfix and from it, to servers of all kinds, by a real DNS; and what becomes of it when they fail.
+
+use super::harness::{Site, good, python, run, text, wait_for};
+use super::neighbours::{self, MX_PORT, Postfix, Receiver, address};
+
+const PASSWORD: &str = "correct horse battery";
+
+/// Sends one message by submission. argv: host, port, password, from, to (commas), options of MAIL, options of RCPT, message.
+const SUBMIT: &str = r#"
+import smtplib, sys
+host, port, password, sender, to, mail, rcpt, message = sys.argv[1:]
+with smtplib.SMTP(host, int(port), timeout=60) as s:
+    s.ehlo("c.test")
+    s.login("u1@example.test", password)
+    code, reply = s.docmd("MAIL", f"FROM:<{sender}> {mail}".strip())
+    assert code == 250, (code, reply)
+    for one in to.split(","):
+        s.send(f"RCPT TO:<{one}> {rcpt}".strip().encode() + b"\r\n")
+        code, reply = s.getreply()
+        assert code == 250, (one, code, reply)
+    code, reply = s.data(message.replace("\n", "\r\n").encode())
+    assert code == 250, (code, reply)
+    print(reply.decode())
+"#;
+
+/// Sends a message as u1; `options` of MAIL and RCPT.
+fn submit(site: &Site, to: &str, options: [&str; 2], message: &str) -> String {
+    let [mail, rcpt] = options;
+    let args = [&site.ip(), &site.port("submission"), PASSWORD, "u1@example.test", to, mail, rcpt, message];
+    let output = python(SUBMIT, &args);
+    assert!(output.status.success(), "{to}: {}\n{}", text(&output), site.log_tail());
+    good(&output)
+}
+
+fn inbox(site: &Site, name: &str) -> Vec<String> {
+    super::smtp::inbox(site, name)
+}
+
+/// Waits until a message with all of this is in the inbox.
+fn wait_inbox(site: &Site, name: &str, parts: &[&str]) -> String {
+    let found = || inbox(site, name).into_iter().find(|mail| parts.iter().all(|part| mail.contains(part)));
+    wait_for(&parts.join(", "), || found().is_some(), || format!("{:#?}\n{}", inbox(site, name), site.log_tail()));
+    found().unwrap()
+}
+
+fn launch(site: &mut Site) {
+    site.launch();
+    site.user("u1", PASSWORD);
+}
+
+/// Nothing is left in the queue.
+fn wait_empty(site: &Site) {
+    let is_empty = || good(&site.fife(&["queue", "list"])).starts_with("0 messages");
+    wait_for("the queue to be empty", is_empty, || text(&site.fife(&["queue", "show"])) + &site.log_tail());
+}
+
+#[test]
+fn postfix_takes_our_mail_and_we_take_its() {
+    let (mut site, _dns) = neighbours::site("far MX 10 mx.far\nmx.far A {0}\n", "");
+    launch(&mut site);
+    let postfix = Postfix::start(&site, 0);
+    submit(&site, "a@far.test", ["", ""], "Subject: plain\nFrom: u1@example.test\n\n.dot\ntext\n");
+    let mail = postfix.wait("Subject: plain", &site);
+    assert!(mail.contains("\n.dot\ntext\n"), "{mail}");
+    assert!(mail.contains("using TLSv1.3"), "STARTTLS was used: {mail}");
+    submit(
+        &site,
+        "b@far.test",
+        ["BODY=8BITMIME", ""],
+        "Subject: eight\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\ngrün\n",
+    );
+    assert!(postfix.wait("Subject: eight", &site).contains("\ngrün\n"));
+    submit(&site, "用户@far.test", ["SMTPUTF8 BODY=8BITMIME", ""], "Subject: 你好\n\ntext\n");
+    assert!(postfix.wait("Subject: 你好", &site).contains("用户@far.test"));
+    // Postfix tells success itself, for it knows DSN; what we passed on is what it says.
+    submit(
+        &site,
+        "c@far.test",
+        ["RET=HDRS ENVID=me+2B1", "NOTIFY=SUCCESS ORCPT=rfc822;orig@far.test"],
+        "Subject: tell me\n\ntext\n",
+    );
+    let report = wait_inbox(&site, "u1", &["Action: delivered"]);
+    for part in ["Original-Envelope-Id: me+1", "Original-Recipient: rfc822;orig@far.test", "multipart/report"] {
+        assert!(report.contains(part), "{part}\n{report}");
+    }
+    // And the other way round.
+    let (ip, port) = (address(&site, 0), MX_PORT.to_string());
+    let from_postfix = |subject: &str, to: &str, options: &[&str]| {
+        let header = format!("Subject: {subject}");
+        let usual = ["--server", &ip, "--port", &port, "--from", "p@far.test", "--to", to, "--header", &header];
+        good(&run("swaks", &[&usual[..], options].concat(), b""));
+    };
+    from_postfix("from postfix", "u1@example.test", &["--body", "grün"]);
+    let mail = wait_inbox(&site, "u1", &["Subject: from postfix", "grün"]);
+    assert!(mail.contains("with ESMTPS (TLSv1.3"), "Postfix used STARTTLS with us: {mail}");
+    from_postfix("nobody there", "nobody@example.test", &[]);
+    postfix.wait("no such user here", &site);
+    let script = "import smtplib,sys\nwith smtplib.SMTP(sys.argv[1],int(sys.argv[2])) as s:\n s.ehlo('c.test')\n s.mail('p@far.test',['RET=HDRS','ENVID=e1'])\n s.rcpt('u1@example.test',['NOTIFY=SUCCESS'])\n assert s.data(b'Subject: asks\\r\\n\\r\\nx\\r\\n')[0]==250";
+    good(&python(script, &[&ip, &port]));
+    // We know DSN, so we report, and by the queue to where it came from.
+    let report = postfix.wait("Action: delivered", &site);
+    assert!(report.contains("Original-Envelope-Id: e1"), "{report}");
+    wait_empty(&site);
+}
+
+#[test]
+fn mail_finds_the_right_host() {
+    let zone = "pref MX 20 worse\npref MX 10 dead\npref MX 10 better\nworse A {1}\nbetter A {0}\ndead A {2}\n\
+        direct A {0}\nalias CNAME direct\nnull MX 0 .\nnohost MX 10 nowhere.test.\nself MX 5 better\nself MX 10 demo.example.test.\nself MX 20 worse\n\
+        loop MX 10 demo.example.test.\ntwo A {2}\ntwo A {0}\n";
+    let (mut site, _dns) = neighbours::site(zone, "connect-timeout = \"2s\"\n");
+    launch(&mut site);
+    let best = Receiver::start(&site, 0, &["PIPELINING", "8BITMIME", "SIZE 100000"]);
+    let other = Receiver::start(&site, 1, &[]);
+    let literal = format!("lit@[{}]", address(&site, 1));
+    let good_ones = ["a@pref.test", "b@direct.test", "c@alias.test", "d@self.test", "e@two.test"];
+    submit(&site, &format!("{},{literal}", good_ones.join(",")), ["", ""], "Subject: found\n\nx\n");
+    let at_best = best.wait(good_ones.len(), &site);
+    for address in good_ones {
+        let taken = at_best.iter().filter(|one| one["rcpt"].to_string().contains(&format!("<{address}>")));
+        assert_eq!(taken.count(), 1, "{address}: {at_best:#?}");
+    }
+    let at_other = other.wait(1, &site);
+    assert!(at_other[0]["rcpt"].to_string().contains("<lit@[127."), "{at_other:#?}");
+    // Those who never will be reached come back at once, each for its own reason.
+    let check = |address: &str, status: &str, words: &str| {
+        submit(&site, address, ["", ""], &format!("Subject: to {address}\n\nx\n"));
+        wait_inbox(&site, "u1", &[&format!("<{address}>"), status, words]);
+    };
+    check("x@null.test", "Status: 5.1.10", "does not accept mail");
+    check("x@nowhere.test", "Status: 5.1.2", "no such domain");
+    check("x@nohost.test", "Status: 5.4.4", "no server of the domain has an address");
+    check("x@loop.test", "Status: 5.4.6", "would come back");
+    wait_empty(&site);
+    assert_eq!((best.received().len(), other.received().len()), (5, 1), "and nobody got anything twice");
+}
+
+#[test]
+fn what_the_other_side_says_of_each_recipient_holds() {
+    let (mut site, _dns) = neighbours::site("far MX 10 mx.far\nmx.far A {0}\nold MX 10 mx.old\nmx.old A {1}\n", "");
+    launch(&mut site);
+    site.user("u2", PASSWORD);
+    let receiver = Receiver::start(&site, 0, &["PIPELINING", "8BITMIME", "DSN"]);
+    let old = Receiver::start(&site, 1, &["NOEHLO"]);
+    submit(&site, "ok@far.test,never@far.test,later@far.test,u2@example.test", ["", ""], "Subject: mixed\n\nbody\n");
+    super::smtp::each_once(&site, "u2", &["mixed"]);
+    let bounce = wait_inbox(&site, "u1", &["Action: failed"]);
+    for part in [
+        "<never@far.test>",
+        "Status: 5.1.1",
+        "Remote-MTA: dns; mx.far.test",
+        "Diagnostic-Code: smtp; 550 5.1.1 never",
+        "Subject: mixed",
+    ] {
+        assert!(bounce.contains(part), "{part}\n{bounce}");
+    }
+    assert!(!bounce.contains("later@far.test") && !bounce.contains("body"), "{bounce}");
+    let shown = good(&site.fife(&["queue", "show"]));
+    assert!(shown.contains("later@far.test by far.test") && shown.contains("450 4.2.0 later"), "{shown}");
+    assert!(!shown.contains("ok@far.test"), "{shown}");
+    // NEVER is never, FULL is all of it.
+    submit(&site, "never@far.test", ["", "NOTIFY=NEVER"], "Subject: quiet\n\nx\n");
+    submit(&site, "never@far.test", ["RET=FULL", ""], "Subject: loud\n\nall of it\n");
+    let bounce = wait_inbox(&site, "u1", &["Subject: loud"]);
+    assert!(bounce.contains("Content-Type: message/rfc822") && bounce.contains("all of it"), "{bounce}");
+    assert!(!inbox(&site, "u1").iter().any(|mail| mail.contains("Subject: quiet")));
+    // A server without extensions: HELO, one command at a time, 8-bit text coded, success told by us.
+    submit(
+        &site,
+        "p@old.test",
+        ["BODY=8BITMIME", "NOTIFY=SUCCESS"],
+        "Subject: old\nContent-Type: text/plain; charset=utf-8\n\ngrün\n",
+    );
+    let taken = old.wait(1, &site);
+    assert!(taken[0]["text"].as_str().unwrap().contains("\r\n\r\ngr=C3=BCn\r\n"), "{taken:#?}");
+    wait_inbox(&site, "u1", &["Action: relayed", "p@old.test"]);
+    submit(&site, "用户@old.test", ["SMTPUTF8", ""], "Subject: no\n\nx\n");
+    wait_inbox(&site, "u1", &["Status: 5.6.7", "用户@old.test"]);
+    assert_eq!(receiver.received().len(), 1);
+}
+
+#[test]
+fn aliases_lead_out_and_strangers_do_not() {
+    let (mut site, _dns) = neighbours::site("far A {0}\n", "");
+    launch(&mut site);
+    let receiver = Receiver::start(&site, 0, &["PIPELINING"]);
+    good(&site.fife(&["alias", "add", "both@example.test", "u1@example.test", "x@far.test"]));
+    let (ip, port) = (site.ip(), site.port("smtp"));
+    let swaks = |to: &str| {
+        run(
+            "swaks",
+            &["--server", &ip, "--port", &port, "--from", "s@far.test", "--to", to, "--header", "Subject: forwarded"],
+            b"",
+        )
+    };
+    let refused = swaks("x@far.test");
+    assert!(text(&refused).contains("550 5.7.1 relaying denied"), "{}", text(&refused));
+    good(&swaks("both@example.test"));
+    super::smtp::each_once(&site, "u1", &["forwarded"]);
+    let taken = receiver.wait(1, &site);
+    assert!(taken[0]["mail"].as_str().unwrap().starts_with("MAIL FROM:<s@far.test>"), "{taken:#?}");
+}
+
+/// Sends many messages over several connections. argv: host, port, password, connections, messages each, domain.
+const MANY: &str = r#"
+import smtplib, sys, threading
+host, port, password, connections, each, domain = sys.argv[1:]
+def work(number):
+    try:
+        with smtplib.SMTP(host, int(port), timeout=60) as s:
+            s.login("u1@example.test", password)
+            for nth in range(int(each)):
+                name = f"m{number}-{nth}"
+                s.sendmail("u1@example.test", [f"{name}@{domain}"], f"Subject: {name}\r\n\r\nx\r\n")
+                sys.stdout.write(name + "\n")
+                sys.stdout.flush()
+    except (smtplib.SMTPException, OSError) as error:
+        print(error, file=sys.stderr)
+threads = [threading.Thread(target=work, args=(number,)) for number in range(int(connections))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"#;
+
+#[test]
+fn kill_9_under_load_loses_nothing_and_repeats_nothing_that_was_recorded() {
+    let (mut site, _dns) = neighbours::site("far A {0}\n", "");
+    launch(&mut site);
+    let receiver = Receiver::start(&site, 0, &["PIPELINING"]);
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let (ip, port) = (site.ip(), site.port("submission"));
+        let sender = std::thread::spawn(move || {
+            let domain = "far.test";
+            let script = MANY.replace("m{number}", &format!("r{round}-{{number}}"));
+            python(&script, &[&ip, &port, PASSWORD, "8", "60", domain])
+        });
+        let before = receiver.received().len();
+        receiver.wait(before + 100, &site);
+        site.kill_role("smtp");
+        let output = sender.join().unwrap();
+        acknowledged.extend(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned));
+        site.wait_healthy();
+    }
+    wait_empty(&site);
+    let received = receiver.received();
+    let mut times = std::collections::BTreeMap::new();
+    for one in &received {
+        let rcpt = one["rcpt"][0].as_str().unwrap();
+        let name = rcpt.split(['<', '@']).nth(1).unwrap().to_owned();
+        *times.entry(name).or_insert(0) += 1;
+    }
+    let missing: Vec<_> = acknowledged.iter().filter(|name| !times.contains_key(*name)).collect();
+    assert!(
+        missing.is_empty(),
+        "{} of {} missing: {missing:?}\n{}",
+        missing.len(),
+        acknowledged.len(),
+        site.log_tail()
+    );
+    // What the log says was delivered is on record: none of it was sent again after that line.
+    let again = times.values().filter(|count| **count > 1).count();
+    println!(
+        "{} acknowledged, {} received, {again} sent again by kill -9 between the reply and its record",
+        acknowledged.len(),
+        received.len()
+    );
+    assert!(again <= 3 * 20 * 17, "not more than was under way");
+    let log = site.log();
+    for (name, count) in times.iter().filter(|(_, count)| **count > 1) {
+        let id = received.iter().find(|one| one["rcpt"][0].as_str().unwrap().contains(&format!("<{name}@"))).unwrap();
+        let id = id["text"].as_str().unwrap().split(" id ").nth(1).unwrap().split([';', '\r']).next().unwrap();
+        let recorded = log.lines().filter(|line| line.contains(id) && line.contains("outcome=\"delivered\"")).count();
+        assert!(recorded <= 1, "{name} was recorded {recorded} times and sent {count} times");
+    }
+    assert!(acknowledged.len() > 300, "{}", acknowledged.len());
+}
