@@ -317,3 +317,22 @@ async fn a_shutdown_is_seen_by_all_and_again() {
     within(orphan.stopping()).await;
     assert!(orphan.is_stopping());
 }
+
+#[test]
+fn dripping_octets_gain_no_time_and_a_steady_pace_does() {
+    let (start, patience) = (crate::base::clock::monotonic(), Duration::from_secs(300));
+    let at = |secs| start + Duration::from_secs(secs);
+    let mut pace = Pace::default();
+    // Between commands silence counts, from now.
+    assert_eq!(pace.deadline(false, at(100), patience), at(400));
+    // Within one it counts from its beginning, however often something comes.
+    for secs in [100, 200, 399] {
+        assert_eq!(pace.deadline(true, at(secs), patience), at(400), "{secs}");
+        pace.received(1);
+    }
+    pace.received(60 * 1024);
+    assert_eq!(pace.deadline(true, at(399), patience), at(460));
+    pace.done();
+    assert_eq!(pace.deadline(true, at(500), patience), at(800));
+    assert_eq!(pace.deadline(false, at(600), patience), at(900));
+}

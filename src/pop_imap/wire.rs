@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::context::{Context, STOP_PATIENCE};
-use crate::net::{Shutdown, Stream};
+use crate::net::{Pace, Shutdown, Stream};
 
 /// Answers beyond this much are sent before more input is used.
 pub(super) const OUT_LEN_MAX: usize = 64 * 1024;
@@ -39,12 +39,14 @@ pub(super) struct Wire {
     /// Octets to ask for at a time.
     piece: usize,
     shutdown: Shutdown,
+    /// How fast the input comes.
+    pub(super) pace: Pace,
 }
 
 impl Wire {
     /// Reads up to `piece` octets at a time.
     pub(super) fn new(stream: Stream, piece: usize, shutdown: Shutdown) -> Self {
-        Self { stream: Some(stream), input: BytesMut::new(), piece, shutdown }
+        Self { stream: Some(stream), input: BytesMut::new(), piece, shutdown, pace: Pace::default() }
     }
 
     /// Input that was not used yet.
@@ -75,7 +77,10 @@ impl Wire {
             biased;
             read = stream.read_buf(&mut self.input) => match read {
                 Ok(0) | Err(_) => Read::Closed,
-                Ok(_) => Read::More,
+                Ok(octets) => {
+                    self.pace.received(octets);
+                    Read::More
+                }
             },
             () = stopping => Read::Stopping,
             () = tokio::time::sleep_until(deadline.into()) => Read::TimedOut,

@@ -20,15 +20,16 @@ use super::command::Command;
 use super::out::Out;
 use super::run::{self, Work};
 use super::session::{Policy, Session, Step, User, answer};
+use crate::base::clock;
 use crate::config::secret::SecretText;
 use crate::directory::AuthError;
-use crate::net::{Peer, Stream};
+use crate::net::{Pace, Peer, Stream};
 use crate::pop_imap::context::{Context, Protocol};
 use crate::pop_imap::metrics::SESSIONS;
 
 /// Bytes of one read; they lie on the stack while there are any, so that a waiting session owns no buffer.
 const READ_BYTES: usize = 16 * 1024;
-/// Silence in the middle of a command after which a session is closed.
+/// Time for a command from its first octet to its last (`Pace`).
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time for the peer to take the last words.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,6 +60,7 @@ async fn talk(
     client: Option<IpAddr>,
 ) -> io::Result<&'static str> {
     let born = Instant::now();
+    let mut pace = Pace::default();
     let mut out = Out::new(stream, Some(context.shutdown.clone()));
     session.greet(&mut out.buffer);
     loop {
@@ -69,7 +71,7 @@ async fn talk(
                     tell_changes(session, &mut out.buffer);
                 }
                 out.flush().await?;
-                match woken(context, session, &mut out.writer, born).await? {
+                match woken(context, session, &mut out.writer, born, &mut pace).await? {
                     Woken::Received | Woken::Changed => {}
                     Woken::Gone => return Ok("closed by client"),
                     Woken::TimedOut => session.bye(&mut out.buffer, "[UNAVAILABLE] Idle for too long"),
@@ -80,6 +82,7 @@ async fn talk(
                 Box::pin(log_in(context, session, &mut out.buffer, &tag, &user, &password, client)).await;
             }
             Step::Run { tag, command } => {
+                pace.done();
                 let mut work = Work { store: &context.store, session, out: &mut out, tag };
                 Box::pin(run::run(&mut work, command)).await?;
             }
@@ -107,8 +110,14 @@ enum Woken {
 }
 
 /// Waits for the client; in IDLE also for changes of its mailbox.
-async fn woken(context: &Context, session: &mut Session, stream: &mut Stream, born: Instant) -> io::Result<Woken> {
-    let deadline = deadline(context, session, born);
+async fn woken(
+    context: &Context,
+    session: &mut Session,
+    stream: &mut Stream,
+    born: Instant,
+    pace: &mut Pace,
+) -> io::Result<Woken> {
+    let deadline = deadline(context, session, born, pace);
     let mut shutdown = context.shutdown.clone();
     let idling = session.is_idling();
     let mut changes = session.selected().filter(|_| idling).map(|selected| selected.changes.clone());
@@ -121,7 +130,11 @@ async fn woken(context: &Context, session: &mut Session, stream: &mut Stream, bo
     };
     tokio::select! {
         received = timeout_at(deadline, receive(stream, session)) => match received {
-            Ok(received) => Ok(if received? == 0 { Woken::Gone } else { Woken::Received }),
+            Ok(received) => {
+                let octets = received?;
+                pace.received(octets);
+                Ok(if octets == 0 { Woken::Gone } else { Woken::Received })
+            }
             Err(_) => Ok(Woken::TimedOut),
         },
         () = changed => Ok(Woken::Changed),
@@ -130,12 +143,13 @@ async fn woken(context: &Context, session: &mut Session, stream: &mut Stream, bo
 }
 
 /// Until when the client may be silent. Before login the time runs from the beginning, so that dripping bytes gain nothing.
-fn deadline(context: &Context, session: &Session, born: Instant) -> Instant {
+fn deadline(context: &Context, session: &Session, born: Instant, pace: &mut Pace) -> Instant {
     if session.user().is_none() {
         born + context.settings.login_timeout.get()
     } else if session.is_mid_command() {
-        Instant::now() + COMMAND_TIMEOUT
+        pace.deadline(true, clock::monotonic(), COMMAND_TIMEOUT).into()
     } else {
+        pace.done();
         Instant::now() + context.settings.imap_idle_timeout.get()
     }
 }

@@ -26,7 +26,7 @@ use crate::pop_imap::store::name::INBOX;
 use crate::pop_imap::store::{AccountId, DELIVERIES_MAX, Delivery, DeliveryKey, StoreError};
 use crate::pop_imap::wire::{OUT_LEN_MAX, Read, Wire};
 
-/// Silence after which a session is closed. RFC 5321 section 4.5.3.2.7 wants five minutes at least; a client that keeps
+/// Silence after which a session is closed, and time for a transaction (`Pace`). RFC 5321 section 4.5.3.2.7 wants five minutes at least; a client that keeps
 /// its connections for the next message gets more.
 const IDLE_MAX: Duration = Duration::from_secs(15 * 60);
 /// How long a client may take to read a reply.
@@ -90,7 +90,9 @@ impl<'a> Connection<'a> {
             self.make_room();
             // A transaction under way is finished first.
             let watch = (!self.session.is_in_transaction()).then_some(&mut shutdown);
-            match self.wire.read(clock::monotonic() + IDLE_MAX, watch).await {
+            let amid = self.session.is_in_transaction() || !self.wire.input().is_empty();
+            let deadline = self.wire.pace.deadline(amid, clock::monotonic(), IDLE_MAX);
+            match self.wire.read(deadline, watch).await {
                 Read::More => {}
                 Read::Closed => return "closed by the client",
                 Read::TimedOut => return "idle",
@@ -120,6 +122,7 @@ impl<'a> Connection<'a> {
                     let outcomes = self.deliver(message, *transaction).await;
                     self.session.delivered(&outcomes, &message.to_string(), &mut self.out);
                     self.room = None;
+                    self.wire.pace.done();
                 }
             }
             if self.out.len() >= OUT_LEN_MAX && self.wire.write(&mut self.out, WRITE_MAX).await.is_err() {

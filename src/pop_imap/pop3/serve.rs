@@ -113,7 +113,11 @@ impl<'a> Connection<'a> {
             }
             // RFC 1939 section 3: a session that is idle is closed without UPDATE: nothing is deleted.
             let deadline = match self.opened {
-                Some(_) => clock::monotonic() + self.context.settings.pop3_idle_timeout.get(),
+                Some(_) => {
+                    let amid = !self.wire.input().is_empty();
+                    let patience = self.context.settings.pop3_idle_timeout.get();
+                    self.wire.pace.deadline(amid, clock::monotonic(), patience)
+                }
                 None => self.login_deadline,
             };
             match self.wire.read(deadline, Some(&mut shutdown)).await {
@@ -151,6 +155,9 @@ impl<'a> Connection<'a> {
         loop {
             let (used, step) = self.session.step(self.wire.input(), &mut self.out);
             self.wire.used(used);
+            if used > 0 {
+                self.wire.pace.done();
+            }
             match step {
                 Step::More => return None,
                 Step::Close => return Some("closed by us"),

@@ -9,13 +9,12 @@ use bytes::Bytes;
 
 use super::{Ask, Now, Personality, Phase, Session, Transaction};
 use crate::message::dot::{DotReader, Progress};
+use crate::net::OCTETS_PER_SEC_MIN;
 use crate::smtp::envelope::{Envelope, Message};
 use crate::smtp::header;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::trace::{self, Received};
 
-/// The slowest that a message may come, on average after the first idle timeout: who sends slower only wants to keep us busy.
-const OCTETS_PER_SEC_MIN: usize = 1024;
 /// A message that is refused is read to its end, so that the reply is heard; but no further than this many times the largest size.
 const REFUSED_SIZE_FACTOR: usize = 4;
 
