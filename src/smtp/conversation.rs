@@ -64,10 +64,10 @@ pub(super) async fn hold(
     id: Id,
     shutdown: Shutdown,
 ) {
-    let mut stream = stream;
+    let (mut stream, mut shutdown) = (stream, shutdown);
     if service.implicit_tls {
         let Some(acceptor) = &service.tls else { return };
-        stream = match stream.start_tls(acceptor, TLS_TIMEOUT).await {
+        stream = match shake_hands(stream, acceptor, &mut shutdown).await {
             Ok(stream) => stream,
             Err(error) => return debug!(%error, "TLS handshake failed"),
         };
@@ -92,6 +92,15 @@ pub(super) async fn hold(
         && let Some(stream) = conversation.stream
     {
         linger(stream).await;
+    }
+}
+
+/// Begins TLS. Nothing is in hand then that would be lost: when the server stops, so does this.
+async fn shake_hands(stream: Stream, acceptor: &Acceptor, shutdown: &mut Shutdown) -> io::Result<Stream> {
+    tokio::select! {
+        biased;
+        secured = stream.start_tls(acceptor, TLS_TIMEOUT) => secured,
+        () = shutdown.stopping() => Err(io::Error::new(io::ErrorKind::Interrupted, "the server stops")),
     }
 }
 
@@ -245,7 +254,7 @@ impl Conversation<'_> {
         self.send().await?;
         let acceptor = self.service.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let stream = self.stream.take().ok_or(io::ErrorKind::NotConnected)?;
-        let stream = stream.start_tls(acceptor, TLS_TIMEOUT).await?;
+        let stream = shake_hands(stream, acceptor, &mut self.shutdown).await?;
         self.session.tls_started(stream.tls_description().unwrap_or_default(), &now());
         self.stream = Some(stream);
         Ok(())

@@ -52,7 +52,7 @@ use plan::Plan;
 pub use plan::{PlanError, Source};
 use process::{Order, STOP_PATIENCE};
 use reload::PendingReload;
-use sockets::{Access, BindFaults, Sockets};
+use sockets::{Access, BindFaults, PREDECESSOR_WAIT_MAX, Sockets};
 use state::{StateDir, StateError};
 use unit::{Afterwards, Phase, Process, Unit};
 
@@ -163,7 +163,8 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         log::init("supervisor", &plan.effective.host, &plan.effective.tables.log, log_file);
         let mut sockets = Sockets::default();
         let control = [(control_address(&state), Access::Own)];
-        sockets.bind(control.into_iter().chain(wanted_sockets(&plan, &state)))?;
+        let deadline = clock::monotonic() + PREDECESSOR_WAIT_MAX;
+        sockets.bind(control.into_iter().chain(wanted_sockets(&plan, &state)), deadline)?;
         for role in plan.roles.keys() {
             state.prepare_role(*role)?;
         }

@@ -15,6 +15,7 @@ use super::plan::{Change, Plan};
 use super::process::{self, STOP_PATIENCE};
 use super::unit::{Afterwards, Phase, Unit};
 use super::{Event, Progress, Serving, StartError, Supervisor, answer, wanted_sockets};
+use crate::base::clock;
 use crate::config::hosts::Role;
 use crate::net::log;
 
@@ -63,7 +64,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             self.state.prepare_role(*role)?;
         }
         let log_file = self.state.open_log(&new.effective.tables.log)?;
-        self.sockets.bind(wanted_sockets(new, &self.state))?;
+        self.sockets.bind(wanted_sockets(new, &self.state), clock::monotonic())?;
         log::change(&new.effective.tables.log, log_file);
         Ok(())
     }

@@ -22,8 +22,9 @@ use crate::net::identity;
 
 /// Connections that wait for a role, at most (the kernel's own maximum is 4096).
 const BACKLOG: i32 = 4096;
-/// How long the roles of a supervisor that was killed may take to be gone, all addresses together.
-const PREDECESSOR_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How long the roles of a supervisor that was killed may take to be gone, all addresses together. To be waited at the start only:
+/// whatever has an address later is no predecessor, and the supervisor has more to do.
+pub(super) const PREDECESSOR_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Between two attempts meanwhile.
 const PREDECESSOR_ASK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -54,10 +55,13 @@ pub struct BindFaults(pub Vec<BindFault>);
 pub(super) struct Sockets(BTreeMap<SocketAddress, OwnedFd>);
 
 impl Sockets {
-    /// Binds all of these or none; what is bound already stays as it is.
-    pub(super) fn bind(&mut self, wanted: impl IntoIterator<Item = (SocketAddress, Access)>) -> Result<(), BindFaults> {
+    /// Binds all of these or none; what is bound already stays as it is. Occupied addresses are waited for until then.
+    pub(super) fn bind(
+        &mut self,
+        wanted: impl IntoIterator<Item = (SocketAddress, Access)>,
+        deadline: Instant,
+    ) -> Result<(), BindFaults> {
         let (mut bound, mut faults) = (Self::default(), Vec::new());
-        let deadline = clock::monotonic() + PREDECESSOR_WAIT_MAX;
         for (address, access) in wanted {
             if self.0.contains_key(&address) || bound.0.contains_key(&address) {
                 continue;

@@ -157,6 +157,11 @@ fn a_certificate_is_made_anew_when_it_is_damaged_or_old() {
     assert!(certificate::self_signed(dir.path(), &names).unwrap() != second);
 }
 
+/// No address is waited for.
+fn now() -> std::time::Instant {
+    crate::base::clock::monotonic()
+}
+
 fn address(text: &str) -> SocketAddress {
     text.parse().unwrap()
 }
@@ -174,14 +179,14 @@ fn every_address_that_cannot_be_had_is_told_and_none_is_kept() {
     fs::write(&file, "mine").unwrap();
     let wanted = [address(&taken), free.clone(), address("192.0.2.1:1"), SocketAddress::Unix(file.clone())];
     let mut sockets = Sockets::default();
-    let told = sockets.bind(wanted.map(|address| (address, Access::Own))).unwrap_err().to_string();
+    let told = sockets.bind(wanted.map(|address| (address, Access::Own)), now()).unwrap_err().to_string();
     assert_eq!(told.lines().count(), 3, "{told}");
     assert!(told.contains(&format!("cannot listen on {taken}: ")) && told.contains("another program listens there"));
     assert!(told.contains("192.0.2.1:1: ") && told.contains("does not have the address"), "{told}");
     assert!(told.contains("a file that is no socket lies there"), "{told}");
     assert_eq!(fs::read_to_string(file).unwrap(), "mine");
     assert!(sockets.get(&free).is_none());
-    sockets.bind([(free, Access::Own)]).unwrap();
+    sockets.bind([(free, Access::Own)], now()).unwrap();
 }
 
 #[test]
@@ -191,12 +196,12 @@ fn a_stale_unix_socket_is_replaced_and_a_living_one_is_not() {
     let mut sockets = Sockets::default();
     let wanted = || [(SocketAddress::Unix(path.clone()), Access::Own)];
     let living = UnixListener::bind(&path).unwrap();
-    let told = sockets.bind(wanted()).unwrap_err().to_string();
+    let told = sockets.bind(wanted(), now()).unwrap_err().to_string();
     assert!(told.contains("another process answers"), "{told}");
     drop(living);
-    sockets.bind(wanted()).unwrap();
+    sockets.bind(wanted(), now()).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    sockets.bind(wanted()).unwrap(); // bound already: left as it is
+    sockets.bind(wanted(), now()).unwrap(); // bound already: left as it is
     UnixStream::connect(&path).unwrap();
     sockets.close_all();
     assert!(!path.exists());
@@ -206,7 +211,7 @@ fn a_stale_unix_socket_is_replaced_and_a_living_one_is_not() {
 fn clients_wait_in_the_backlog_while_nobody_accepts() {
     let mut sockets = Sockets::default();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    sockets.bind([(SocketAddress::Tcp(free), Access::Roles)]).unwrap();
+    sockets.bind([(SocketAddress::Tcp(free), Access::Roles)], now()).unwrap();
     let mut client = TcpStream::connect(free).unwrap();
     client.write_all(b"early").unwrap();
     let fd = sockets.get(&SocketAddress::Tcp(free)).unwrap().try_clone_to_owned().unwrap();

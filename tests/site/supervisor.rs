@@ -152,6 +152,45 @@ fn stopping_ends_everything_also_with_clients_that_stay() {
     assert_eq!(site.fife(&["reload"]).status.code(), Some(3));
 }
 
+/// Asked a second time, it waits no longer; a role that cannot end is killed, as it is when its time is over.
+#[test]
+fn a_role_that_does_not_end_is_killed() {
+    let mut site = Site::start();
+    let roles = pids(&site);
+    kill(roles["smtp"], Signal::SIGSTOP).unwrap();
+    kill(site.pid(), Signal::SIGTERM).unwrap();
+    wait_for("the stop to begin", || site.log().contains("stopping"), || site.log_tail());
+    assert!(
+        !is_gone(roles["smtp"]) && !is_gone(roles["pop-imap"]),
+        "smtp has its time, and those before it wait for it"
+    );
+    assert!(site.stop(), "{}", site.log_tail());
+    assert!(site.log().contains("did not end in time"), "{}", site.log_tail());
+    assert!(roles.values().all(|pid| is_gone(*pid)), "no role is left behind");
+}
+
+#[test]
+fn clients_that_hang_in_a_handshake_do_not_delay_the_stop_of_smtp() {
+    let site = Site::start();
+    let silent = TcpStream::connect(site.addr("submissions")).unwrap();
+    let mut begun = TcpStream::connect(site.addr("smtp")).unwrap();
+    begun.write_all(b"EHLO client.example.org\r\nSTARTTLS\r\n").unwrap();
+    let mut said = BufReader::new(begun.try_clone().unwrap());
+    let mut line = String::new();
+    while !line.contains("ready to start TLS") {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "STARTTLS is taken");
+    }
+    // Half a ClientHello, and never more.
+    begun.write_all(&[0x16, 3, 1, 2, 0, 1]).unwrap();
+    let smtp = pids(&site)["smtp"];
+    kill(smtp, Signal::SIGTERM).unwrap();
+    wait_for("smtp to be gone", || is_gone(smtp), || site.log_tail());
+    let ended = site.log().lines().rfind(|line| line.contains("role is started again")).unwrap_or_default().to_owned();
+    assert!(ended.contains("exit status: 0"), "{ended}");
+    drop((silent, begun));
+}
+
 #[test]
 fn a_killed_supervisor_takes_its_roles_with_it() {
     let mut site = Site::start();
