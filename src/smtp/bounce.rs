@@ -89,7 +89,7 @@ pub(super) async fn report(
     };
     let writing =
         Writing { hostname: &context.hostname, message, kind, facts: &facts, sender, unix_secs: clock::unix_secs() };
-    let report = writing.write(targets, Id::new());
+    let report = context.authentication.sign_own(writing.write(targets, Id::new())).await;
     BOUNCES.inc();
     info!(message = %id, bounce = %report.envelope.id, kind = kind.action(true), %sender, "sender is told");
     Ok(Some(report))

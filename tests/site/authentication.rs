@@ -268,6 +268,13 @@ fn dkimpy_and_opendkim_accept_what_fife_signs_and_see_what_was_changed() {
     std::fs::write(&file, message.replace("Last line.", "Last line!")).unwrap();
     assert!(!dkimpy(&site, &file).contains("True"));
     assert!(!opendkim(&site, &file).status.success());
+    // What the site itself writes is signed too: here, that there is no such domain.
+    let lost = ["--auth-user", "u1@example.test", "--auth-password", PASSWORD, "--from", "u1@example.test"];
+    let to = ["--server", &ip, "--port", &port, "--to", "x@nowhere.test"];
+    good(&run("swaks", &[&to[..], &lost].concat(), b""));
+    wait_for("the bounce", || last(&site).contains("From: Mail delivery"), || site.log_tail());
+    std::fs::write(&file, last(&site)).unwrap();
+    assert_eq!(dkimpy(&site, &file), "True\nTrue\n", "{}", last(&site));
     // Nobody signs in another user's domain, and a domain without keys here is nobody's to sign for.
     assert!(!submit("Bank <u@bank.test>").contains("DKIM-Signature:"));
 }

@@ -17,12 +17,20 @@ pub struct OwnNames<'a> {
 }
 
 impl OwnNames<'_> {
+    /// Whether findings under this name, in lower case, are ours.
     fn hold(&self, name: &str) -> bool {
-        let is_below = |domain: &str| {
-            let domain = domain.to_lowercase();
-            name.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        name == self.hostname.to_lowercase() || self.domain.is_some_and(is_below)
+        name == self.hostname.to_lowercase() || self.is_in_domain(name)
+    }
+
+    /// Whether the host's name is the site's domain or below it.
+    pub(super) fn is_host_in_domain(&self) -> bool {
+        self.is_in_domain(&self.hostname.to_lowercase())
+    }
+
+    fn is_in_domain(&self, name: &str) -> bool {
+        let domain = self.domain.map(str::to_lowercase);
+        let rest = domain.as_deref().and_then(|domain| name.strip_suffix(domain));
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 }
 
