@@ -94,6 +94,9 @@ struct Arguments {
     /// Leave the page cache alone: "cold" is then a restart of the server only.
     #[arg(long)]
     keep_caches: bool,
+    /// Another build of fife to measure.
+    #[arg(long)]
+    fife: Option<PathBuf>,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -198,6 +201,9 @@ impl Sizes {
 fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::parse();
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES).ok();
+    if let Some(binary) = arguments.fife.take() {
+        fife::BINARY.get_or_init(|| binary);
+    }
     let mut board = Board::new();
     let mut kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| arguments.meets(*kind)).collect();
     if let Err(error) = peer::install() {
