@@ -170,6 +170,160 @@ fn commands_behind_starttls_are_not_taken_over_into_tls() {
     good(&python(include_str!("starttls.py"), &args.iter().map(String::as_str).collect::<Vec<_>>()));
 }
 
+/// Every published sequence that some server takes for the end of a message, NUL among them (CVE-2023-51764 and its like).
+const FALSE_ENDS: [&str; 14] = [
+    "\n.\n",
+    "\n.\r\n",
+    "\n.\r",
+    "\r.\r",
+    "\r.\r\n",
+    "\r.\n",
+    "\r\n.\n",
+    "\r\n.\r",
+    "\r\n\0.\r\n",
+    "\r\n.\0\r\n",
+    "\r\n.\r\0\n",
+    "\n\0.\n",
+    "\r\n.\r\r\n",
+    "\r\r\n.\r\r\n",
+];
+
+#[test]
+fn no_message_is_smuggled_in_behind_a_false_end() {
+    let site = Site::start();
+    site.user("u1", "secret-1");
+    let auth = "AUTH PLAIN AHUxQGV4YW1wbGUudGVzdABzZWNyZXQtMQ==\r\n";
+    for (service, hello) in [
+        ("smtp", "EHLO a\r\n".to_owned()),
+        ("submission", format!("EHLO a\r\n{auth}")),
+        ("lmtp", "LHLO a\r\n".to_owned()),
+    ] {
+        for end in FALSE_ENDS {
+            let envelope = "MAIL FROM:<u1@example.test>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\n";
+            let dialogue = format!(
+                "{hello}{envelope}Subject: outer\r\n\r\ntext{end}{envelope}Subject: smuggled\r\n\r\n\r\n.\r\nQUIT\r\n"
+            );
+            let said = throw(&site, service, &[dialogue.as_bytes()], "\r\n221 ");
+            let after = said.split_once("\r\n354 ").unwrap_or_else(|| panic!("{service} {end:?}: {said}")).1;
+            let replies: Vec<&str> = after.lines().skip(1).collect();
+            let refused = replies.first().is_some_and(|reply| reply.starts_with("55"));
+            assert!(refused && replies.len() == 2 && replies[1].starts_with("221 "), "{service} {end:?}: {said}");
+        }
+    }
+    let url = format!("imap://{}/INBOX", site.at("imap"));
+    let found = good(&run("curl", &["-sS", "--user", "u1@example.test:secret-1", "-X", "SEARCH ALL", &url], b""));
+    assert_eq!(found.trim(), "* SEARCH", "nothing of it is in the mailbox");
+}
+
+#[test]
+fn floods_of_commands_have_one_reply_each_and_an_end() {
+    let site = Site::start();
+    site.user("u1", "secret-1");
+    let said = throw(&site, "smtp", &[b"EHLO a\r\nQUIT\r\nMAIL FROM:<a@b.test>\r\nNOOP\r\n"], "");
+    assert!(said.lines().last().is_some_and(|line| line.starts_with("221 ")), "nothing is said after QUIT: {said}");
+    for (service, command, reply) in [
+        ("smtp", "NOOP\r\n", "250 "),
+        ("lmtp", "NOOP\r\n", "250 "),
+        ("pop3", "NOOP\r\n", "-ERR"),
+        ("imap", "a NOOP\r\n", "a OK"),
+    ] {
+        let flood = command.repeat(20_000);
+        let said = throw(&site, service, &[flood.as_bytes(), b"QUIT\r\nz LOGOUT\r\n"], "");
+        let replies = said.lines().filter(|line| line.starts_with(reply)).count();
+        assert!(
+            (1..=20_000).contains(&replies),
+            "{service}: {replies} replies, {}",
+            said.lines().last().unwrap_or_default()
+        );
+    }
+    still_well(&site);
+}
+
+/// An octet now and then is no silence, and yet it has an end.
+#[test]
+fn a_slow_loris_is_sent_away() {
+    let site = Site::start_with(
+        "[smtp]\nidle-timeout = \"2s\"\n[pop-imap]\nlogin-timeout = \"2s\"\npop3-idle-timeout = \"2s\"\n",
+    );
+    site.user("u1", "secret-1");
+    let login = "USER u1@example.test\r\nPASS secret-1\r\n";
+    let data = "EHLO a\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\n";
+    for (service, first) in [
+        ("smtp", ""),
+        ("submission", "EHLO a\r\n"),
+        ("smtp", data),
+        ("imap", ""),
+        ("imap", "a LOGIN {900}\r\n"),
+        ("pop3", ""),
+        ("pop3", login),
+    ] {
+        let mut stream = connect(&site, service);
+        stream.write_all(first.as_bytes()).unwrap();
+        // Between two octets the server is listened to for so long.
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let mut buffer = [0; 4096];
+        wait_for(
+            &format!("{service} to give up"),
+            || {
+                let closed = match stream.read(&mut buffer) {
+                    Ok(len) => len == 0,
+                    Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                };
+                closed || stream.write_all(b"a").is_err()
+            },
+            || site.log_tail(),
+        );
+    }
+    still_well(&site);
+}
+
+#[test]
+fn names_and_addresses_are_no_paths_and_no_header_lines() {
+    let site = Site::start();
+    site.user("u1", "secret-1");
+    let create = |name: &str| {
+        let dialogue =
+            format!("a LOGIN u1@example.test secret-1\r\nb CREATE {name}\r\nc LIST \"\" \"*\"\r\nd LOGOUT\r\n");
+        throw(&site, "imap", &[dialogue.as_bytes()], "d OK")
+    };
+    // CR, LF and NUL, plain and in modified UTF-7; wildcards.
+    for name in ["\"a\0b\"", "\"&AA0ACg-x\"", "\"x&AAA-\"", "\"a%b\"", "{6+}\r\na\r\nb*c", "\"&AC8ALg-\"", "\"//\""] {
+        let said = create(name);
+        assert!(!said.contains("b OK") || name.contains("AC8ALg"), "{name:?}: {said}");
+        assert!(said.lines().all(|line| !line.contains('\0')), "{said}");
+    }
+    // Whatever such a name is to IMAP, no file bears it.
+    for name in ["../../hostile-name", "\"../hostile-name\"", "/tmp/hostile-name", "\"&AC4ALg-/hostile-name\""] {
+        create(name);
+    }
+    let find = good(&run("find", &[&site.dir().display().to_string(), "-name", "*hostile-name*"], b""));
+    assert_eq!(find, "");
+    assert!(!std::path::Path::new("/tmp/hostile-name").exists());
+    let rcpt = |path: &str| {
+        let dialogue = format!("LHLO a\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<{path}>\r\nQUIT\r\n");
+        throw(&site, "lmtp", &[dialogue.as_bytes()], "\r\n221 ")
+    };
+    for path in [
+        "../u1@example.test",
+        "\"../../u1\"@example.test",
+        "u1@example.test\rX: y",
+        "u1\0@example.test",
+        "u1@../example.test",
+        "u1@example.test>\r\nRCPT TO:<",
+    ] {
+        assert!(!rcpt(path).contains("2.1.5") || path.contains('>'), "{path:?}: {}", rcpt(path));
+    }
+    for address in
+        ["../u2@example.test", "u2\n@example.test", "u2\r\nX: y@example.test", "u2@example.test,ou=x", "u2@../x"]
+    {
+        let output = site.fife(&["user", "add", address]);
+        assert!(!output.status.success(), "{address:?}");
+    }
+    let listed = good(&site.fife(&["user", "list"]));
+    assert!(!listed.contains("u2"), "{listed}");
+    still_well(&site);
+}
+
 /// A disk without room: mail is refused for the time being, and taken again when there is room.
 #[test]
 fn a_full_disk_refuses_with_452_and_goes_on_when_there_is_room() {
