@@ -43,6 +43,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 const SEARCH_TIME_MAX: Duration = Duration::from_mins(1);
 /// Octets read at a time.
 const READ_LEN: usize = 8 * 1024;
+/// Octets of answers that wait to be sent; a client that sends requests and reads no answers gets no further.
+const OUT_LEN_MAX: usize = 64 * 1024;
 /// Entries asked of the directory at a time.
 const STEP_ENTRIES: usize = 256;
 
@@ -195,12 +197,15 @@ impl Connection<'_> {
         // When the request that is coming in has begun.
         let mut begun: Option<Instant> = None;
         loop {
+            if self.out.len() > OUT_LEN_MAX {
+                self.flush().await?;
+            }
             match self.session.next() {
                 Step::More => {
                     self.flush().await?;
                     let now = clock::monotonic();
                     let deadline = if self.session.is_amid_request() {
-                        *begun.get_or_insert(now) + REQUEST_TIMEOUT
+                        *begun.get_or_insert(now) + REQUEST_TIMEOUT.min(self.shared.idle_timeout)
                     } else {
                         begun = None;
                         now + self.shared.idle_timeout

@@ -33,7 +33,9 @@ use super::search::{Page, Search};
 use crate::config::secret::SecretText;
 
 /// Octets of a request from somebody who has not said who he is: enough for a bind or a search.
-const ANONYMOUS_LEN_MAX: usize = 64 * 1024;
+const ANONYMOUS_LEN_MAX: usize = 16 * 1024;
+/// Assertions in a filter of such a request: strangers read the root DSE and the schema, where every assertion goes through every definition.
+const ANONYMOUS_ASSERTIONS_MAX: usize = 16;
 /// Entries of one page.
 const PAGE_SIZE_MAX: usize = 10_000;
 
@@ -190,7 +192,9 @@ impl Session {
         let decided = match message.op {
             LdapOp::BindRequest(request) => return self.bind(head.id, request, &message.ctrl),
             LdapOp::ExtendedRequest(request) => return self.extended(head.id, &request),
-            LdapOp::SearchRequest(request) => search(request, message.ctrl).map(|one| Operation::Search(Box::new(one))),
+            LdapOp::SearchRequest(request) => {
+                search(request, message.ctrl, self.assertions_max()).map(|one| Operation::Search(Box::new(one)))
+            }
             LdapOp::ModifyRequest(request) => name(&request.dn).map(|dn| {
                 let one = |change: ldap3_proto::proto::LdapModify| Modification {
                     kind: change.operation,
@@ -228,6 +232,10 @@ impl Session {
             Ok(operation) => Step::Work(Work { id: head.id, kind: head.kind, operation }),
             Err(refusal) => refuse(refusal),
         }
+    }
+
+    fn assertions_max(&self) -> usize {
+        if self.who == Who::Anonymous { ANONYMOUS_ASSERTIONS_MAX } else { filter::ASSERTIONS_MAX }
     }
 
     /// Parses one whole message. The codec's own log lines are cut off: they show what it parses, passwords included.
@@ -378,8 +386,8 @@ fn rename(request: &ldap3_proto::proto::LdapModifyDNRequest) -> Result<Change, R
     })
 }
 
-fn search(request: LdapSearchRequest, controls: Vec<LdapControl>) -> Result<Search, Refusal> {
-    if filter::assertions(&request.filter) > filter::ASSERTIONS_MAX {
+fn search(request: LdapSearchRequest, controls: Vec<LdapControl>, assertions_max: usize) -> Result<Search, Refusal> {
+    if filter::assertions(&request.filter) > assertions_max {
         return Err(Refusal::new(Code::AdminLimitExceeded, "the filter is too large"));
     }
     let mut page = None;

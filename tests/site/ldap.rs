@@ -631,16 +631,17 @@ struct Slapd {
 }
 
 impl Slapd {
-    fn start(port: &str) -> Self {
+    fn start(urls: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("slapd").tempdir_in("/tmp").unwrap();
         let path = |name: &str| dir.path().join(name);
         std::fs::create_dir(path("data")).unwrap();
         std::fs::write(path("qmail.schema"), QMAIL_SCHEMA).unwrap();
+        make_certificates(dir.path());
         std::fs::write(path("slapd.conf"), slapd_conf(dir.path())).unwrap();
         let loaded = run("slapadd", &["-f", path("slapd.conf").to_str().unwrap()], SLAPD_LDIF.as_bytes());
         good(&loaded);
         let child = Command::new("/usr/sbin/slapd")
-            .args(["-d", "stats", "-h", &format!("{port} {}", Self::socket(dir.path()).1), "-f"])
+            .args(["-d", "stats", "-h", &format!("{urls} {}", Self::socket(dir.path()).1), "-f"])
             .arg(path("slapd.conf"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -688,6 +689,9 @@ include {dir}/qmail.schema
 modulepath /usr/lib/ldap
 moduleload back_mdb
 pidfile {dir}/pid
+TLSCACertificateFile {dir}/ca.pem
+TLSCertificateFile {dir}/cert.pem
+TLSCertificateKeyFile {dir}/key.pem
 authz-regexp gidNumber={gid}.uidNumber={uid},cn=peercred,cn=external,cn=auth cn=reader,dc=school,dc=test
 database mdb
 suffix dc=school,dc=test
@@ -747,6 +751,137 @@ mail: info@school.test
 deliveryMode: nolocal
 mailForwardingAddress: wf@school.test
 ";
+
+/// What a script prints that talks to the plain port octet by octet; `search` is a search of the schema, `pipelined` a StartTLS with a
+/// request behind it.
+const RAW: &str = r#"
+import socket, ssl, sys, time
+ip, port = sys.argv[1], int(sys.argv[2])
+def ber(tag, content):
+    head = bytes([tag, len(content)]) if len(content) < 128 else bytes([tag, 0x82, len(content) >> 8, len(content) & 255])
+    return head + content
+def message(n, operation): return ber(0x30, ber(2, bytes([n])) + operation)
+def search(base, flt): return ber(0x63, ber(4, base) + b"\x0a\x01\x00\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00" + flt + ber(0x30, b""))
+START_TLS = ber(0x77, ber(0x80, b"1.3.6.1.4.1.1466.20037"))
+WHOAMI = ber(0x77, ber(0x80, b"1.3.6.1.4.1.4203.1.11.3"))
+def connect():
+    return socket.create_connection((ip, port), 60)
+def until_closed(s):
+    out = b""
+    while True:
+        try: piece = s.recv(65536)
+        except ConnectionError: return out
+        if not piece: return out
+        out += piece
+
+# A request behind StartTLS, in the clear: neither answered nor carried over into TLS.
+s = connect(); s.sendall(message(1, START_TLS) + message(2, WHOAMI))
+print("pipelined", b"1.3.6.1.4.1.1466.20036" in until_closed(s))
+# StartTLS alone works, and within it nothing is answered that was not asked there.
+s = connect(); s.sendall(message(1, START_TLS)); s.recv(4096)
+context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE
+t = context.wrap_socket(s); t.sendall(message(3, WHOAMI)); answer = t.recv(4096)
+print("within", b"\x02\x01\x03" in answer and b"\x02\x01\x02" not in answer)
+
+# Drips and silence: closed within the patience of the server, however alive the client looks.
+for what, drip in (("drip", message(1, WHOAMI)[:-1]), ("silent", b"")):
+    s = connect(); s.settimeout(0.2); closed = False
+    for n in range(200):
+        try:
+            if n < len(drip): s.sendall(drip[n:n+1])
+            if s.recv(4096) == b"": closed = True; break
+        except TimeoutError: pass
+        except ConnectionError: closed = True; break
+    print(what, closed)
+
+# Requests without end, no answer read: the server stops reading instead of storing answers.
+s = connect(); s.settimeout(3); flood = message(1, search(b"cn=subschema", ber(0x87, b"objectClass"))) * 200; sent = 0
+try:
+    while sent < 50_000_000: sent += s.send(flood)
+    print("flood", False)
+except (TimeoutError, ConnectionError): print("flood", True)
+s.close()
+# Abandon without end: read and forgotten; the question behind them is answered.
+s = connect(); s.sendall(message(1, ber(0x50, b"\x01")) * 20000 + message(9, WHOAMI))
+print("abandon", b"\x02\x01\x09" in s.recv(4096))
+# A filter of many assertions, from a stranger.
+s = connect(); s.sendall(message(1, search(b"cn=subschema", ber(0xa1, ber(0x87, b"cn") * 500)))); answer = s.recv(4096)
+print("filter", b"the filter is too large" in answer)
+"#;
+
+#[test]
+fn hostile_clients_are_bounded_in_time_and_memory() {
+    let mut site = Site::prepare("[ldap-proxy]\nidle-timeout = \"3s\"\n");
+    let toml = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), toml.replace(r#"["ldap-proxy", "pop-imap", "smtp"]"#, r#"["ldap-proxy"]"#)).unwrap();
+    site.launch();
+    first_administrator(&site);
+    let pid = site.role_pid("ldap-proxy").unwrap();
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let before = memory();
+    let told = good(&crate::harness::python(RAW, &[&site.ip(), &site.port("ldap")]));
+    for what in ["pipelined", "within", "drip", "silent", "flood", "abandon", "filter"] {
+        assert!(told.contains(&format!("{what} True\n")), "{what}: {told}");
+    }
+    assert!(memory() < before + 40 * 1024, "{before} KiB, then {} KiB", memory());
+    assert_eq!(site.role_pid("ldap-proxy"), Some(pid), "the same process");
+}
+
+/// A certificate authority, and a certificate for `ldap.school.test` from it.
+fn make_certificates(dir: &Path) {
+    let script = r#"
+set -e
+cd "$1"
+new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1" -subj "$2" "${@:3}" 2>/dev/null; }
+new ca.key /CN=School -x509 -days 2 -out ca.pem
+new key.pem /CN=ldap.school.test -out request.pem
+printf 'subjectAltName=DNS:ldap.school.test' > san
+openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out cert.pem 2>/dev/null
+"#;
+    good(&run("bash", &["-c", script, "-", dir.to_str().unwrap()], b""));
+}
+
+#[test]
+fn roles_ask_openldap_over_tls_and_only_the_one_that_they_trust() {
+    use fife::config::directory::Tls;
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (plain, tls) = (free(), free());
+    let slapd = Slapd::start(&format!("ldap://{plain} ldaps://{tls}"));
+    let authority = secret(&std::fs::read_to_string(slapd.dir.path().join("ca.pem")).unwrap());
+    let other = tempfile::tempdir().unwrap();
+    make_certificates(other.path());
+    let another = secret(&std::fs::read_to_string(other.path().join("ca.pem")).unwrap());
+    let log_in = |tls, address, name: &str, authority: &SecretText, password: &str| {
+        let settings = Settings {
+            servers: vec![SocketAddress::Tcp(address)],
+            bind_dn: "cn=reader,dc=school,dc=test".into(),
+            tls,
+            tls_name: name.into(),
+            ..Settings::default()
+        };
+        let directory = Directory::connect(&settings, "dc=school,dc=test", slapd.dir.path(), Some(secret("reads")))
+            .with_authority(&settings, Some(authority));
+        let runtime = runtime();
+        runtime
+            .block_on(directory.authenticate("wf@school.test", &secret(password), None))
+            .map(|account| account.name.clone())
+    };
+    for (mode, address) in [(Tls::StartTls, plain), (Tls::Tls, tls)] {
+        let right = log_in(mode, address, "ldap.school.test", &authority, "secret");
+        assert_eq!(right, Ok("Wang Fang".to_owned()), "{mode:?}");
+        assert_eq!(log_in(mode, address, "ldap.school.test", &authority, "wrong"), Err(AuthError::Refused), "{mode:?}");
+        for (name, authority) in [("other.school.test", &authority), ("", &authority), ("ldap.school.test", &another)] {
+            let refused = log_in(mode, address, name, authority, "secret");
+            assert!(matches!(refused, Err(AuthError::Unavailable(_))), "{mode:?} {name:?}: {refused:?}");
+        }
+    }
+    let nothing = log_in(Tls::Tls, tls, "ldap.school.test", &secret("no certificate"), "secret");
+    assert!(format!("{nothing:?}").contains("tls-ca"), "{nothing:?}");
+}
 
 #[test]
 fn roles_can_ask_openldap_instead() {
