@@ -22,12 +22,32 @@ pub struct Directory {
     /// Password for `bind-dn`. (Restarts smtp and pop-imap.)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind_password: Option<Secret>,
+    /// TLS with servers on TCP: none, by StartTLS, or from the first octet (ldaps). (Restarts smtp and pop-imap.)
+    pub tls: Tls,
+    /// Certificates in PEM from one of which the servers' must come; needed for TLS. (Restarts smtp and pop-imap.)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca: Option<Secret>,
+    /// Name that the servers' certificate must have. Empty: the address in `servers`. (Restarts smtp and pop-imap.)
+    pub tls_name: String,
     /// How long an answer, also "no such user", is remembered. (Restarts smtp and pop-imap.)
     #[schemars(extend("x-max" = "1d"))]
     pub cache_lifetime: Span,
     /// How long a server may take to answer. (Restarts smtp and pop-imap.)
     #[schemars(extend("x-min" = "100ms"), extend("x-max" = "5m"))]
     pub timeout: Span,
+}
+
+/// How TCP servers are spoken with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// In the clear, passwords too.
+    #[default]
+    None,
+    /// By the StartTLS operation (RFC 4511 section 4.14).
+    StartTls,
+    /// From the first octet, as on port 636.
+    Tls,
 }
 
 impl Default for Directory {
@@ -37,6 +57,9 @@ impl Default for Directory {
             base: String::new(),
             bind_dn: String::new(),
             bind_password: None,
+            tls: Tls::None,
+            tls_ca: None,
+            tls_name: String::new(),
             cache_lifetime: Span::secs(5),
             timeout: Span::secs(10),
         }

@@ -120,6 +120,7 @@ impl Loaded {
         let secrets = [
             ("site.secret", Section::Site, "secret", &effective.site.secret, site::SECRET_LEN_MIN),
             ("directory.bind-password", directory, "bind-password", &effective.tables.directory.bind_password, 1),
+            ("directory.tls-ca", Section::Table("directory"), "tls-ca", &effective.tables.directory.tls_ca, 1),
         ];
         for (name, section, key, secret, len_min) in secrets {
             let Some(secret) = secret else { continue };

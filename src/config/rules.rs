@@ -19,6 +19,7 @@ const SMTP: Section = Section::Table("smtp");
 const POP_IMAP: Section = Section::Table("pop-imap");
 const OUTBOUND: Section = Section::Table("smtp-outbound");
 const DIRECTORY: Section = Section::Table("directory");
+const LDAP_PROXY: Section = Section::Table("ldap-proxy");
 const TLS: Section = Section::Table("tls");
 
 /// The site as far as it could be read.
@@ -44,6 +45,9 @@ impl Site<'_> {
             if effective.roles.contains(&Role::Smtp) {
                 self.smtp(effective, &mut faults);
                 self.routes(effective, &mut faults);
+            }
+            if effective.roles.contains(&Role::LdapProxy) {
+                self.ldap_proxy(effective, &mut faults);
             }
             if effective.roles.iter().any(|role| matches!(role, Role::Smtp | Role::PopImap)) {
                 self.directory(effective, &mut faults);
@@ -245,6 +249,18 @@ impl Site<'_> {
         }
     }
 
+    /// Over the unix socket come the first administrator, `fife user` and whatever else changes the directory from this host.
+    fn ldap_proxy(&self, effective: &Effective, faults: &mut Vec<Fault>) {
+        let listen = &effective.tables.ldap_proxy.listen;
+        let has_socket = listen.iter().any(|address| matches!(address, SocketAddress::Unix(_)));
+        if !has_socket && !self.is_faulty(&effective.host, &LDAP_PROXY, "listen") {
+            let place = self.place(&effective.host, &LDAP_PROXY, "listen");
+            let message =
+                "ldap-proxy has no unix socket, over which its first administrator is made and `fife user` comes";
+            faults.push(Fault::new(place, message).expected("\"unix:run/ldap.sock\" among `listen` in [ldap-proxy]"));
+        }
+    }
+
     fn directory(&self, effective: &Effective, faults: &mut Vec<Fault>) {
         let (host, directory) = (&effective.host, &effective.tables.directory);
         let place = |key| self.place(host, &DIRECTORY, key);
@@ -263,6 +279,13 @@ impl Site<'_> {
                 let message = format!("host `{host}` asks {server}, where its ldap-proxy does not listen");
                 faults.push(Fault::new(place("servers"), message).expected("one of `listen` in [ldap-proxy]"));
             }
+        }
+        if directory.tls != super::directory::Tls::None
+            && directory.tls_ca.is_none()
+            && !self.is_faulty(host, &DIRECTORY, "tls-ca")
+        {
+            let fault = Fault::new(place("tls"), "`tls` without `tls-ca` in [directory]: nobody would be trusted");
+            faults.push(fault.expected("tls-ca = { file = \"ca.pem\" }"));
         }
         let (has_dn, has_password) = (!directory.bind_dn.is_empty(), directory.bind_password.is_some());
         if has_dn && !has_password && !self.is_faulty(host, &DIRECTORY, "bind-password") {

@@ -16,6 +16,7 @@ use super::dkim::DomainKey;
 use super::entry::{KNOWN_ATTRIBUTES, Known, What};
 use super::error::{AuthError, DirectoryError};
 use super::remembered::Remembered;
+use super::tls::Way;
 use super::vocabulary as names;
 use crate::base::address::{Address, Domain};
 use crate::base::clock;
@@ -70,7 +71,12 @@ impl Directory {
         };
         let base = if settings.base.is_empty() { base_dn } else { &settings.base };
         let inner = Inner {
-            pool: Pool::new(servers, identity, settings.timeout.get()),
+            pool: Pool::new(
+                servers,
+                identity,
+                settings.timeout.get(),
+                Way::new(settings.tls, &settings.tls_name, None),
+            ),
             base: base.to_owned(),
             login_domain: None,
             addresses: Cache::new(settings.cache_lifetime.get(), ADDRESSES_REMEMBERED_MAX),
@@ -79,6 +85,16 @@ impl Directory {
             remembered: Remembered::new(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Servers on TCP that speak TLS are trusted when their certificate comes from one of these (PEM). To be called
+    /// before the first clone; later it changes nothing.
+    #[must_use]
+    pub fn with_authority(mut self, settings: &config::directory::Directory, authority: Option<&SecretText>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.pool.set_way(Way::new(settings.tls, &settings.tls_name, authority));
+        }
+        self
     }
 
     /// Logins without a domain are taken to be of this one. To be called before the first clone; later it changes nothing.

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::entry::Entry;
 use super::error::DirectoryError;
+use super::tls::Way;
 use super::vocabulary as names;
 use crate::config::address::SocketAddress;
 use crate::config::secret::SecretText;
@@ -40,6 +41,7 @@ pub(super) struct Pool {
     servers: Vec<SocketAddress>,
     identity: Identity,
     timeout: Duration,
+    way: Way,
     searching: [Mutex<Slot>; SEARCH_CONNECTIONS],
     next: AtomicUsize,
     binding: BlockingMutex<Vec<Ldap>>,
@@ -65,10 +67,14 @@ pub(super) enum Verdict {
 
 impl Pool {
     /// Opens nothing yet. `servers`: unix paths already absolute.
-    pub(super) fn new(servers: Vec<SocketAddress>, identity: Identity, timeout: Duration) -> Self {
+    pub(super) fn new(servers: Vec<SocketAddress>, identity: Identity, timeout: Duration, way: Way) -> Self {
         let searching = std::array::from_fn(|_| Mutex::default());
         let binding = BlockingMutex::default();
-        Self { servers, identity, timeout, searching, next: AtomicUsize::new(0), binding }
+        Self { servers, identity, timeout, way, searching, next: AtomicUsize::new(0), binding }
+    }
+
+    pub(super) fn set_way(&mut self, way: Way) {
+        self.way = way;
     }
 
     /// Entries below `base` that the filter fits; at most `entries_max`, more are an error only for the server to tell.
@@ -216,13 +222,30 @@ impl Pool {
         if result.rc == 0 { Ok(ldap) } else { Err(DirectoryError::Refused { code: result.rc, text: result.text }) }
     }
 
+    async fn connect(&self, server: &SocketAddress) -> Result<Ldap, String> {
+        let told = |error: std::io::Error| error.to_string();
+        let ldap = match server {
+            SocketAddress::Tcp(address) => {
+                let (url, settings) = self.way.to(*address)?;
+                let stream = tokio::net::TcpStream::connect(address).await.and_then(tokio::net::TcpStream::into_std);
+                open_stream(StdStream::Tcp(stream.map_err(told)?), settings, &url).await
+            }
+            SocketAddress::Unix(path) => {
+                let stream = tokio::net::UnixStream::connect(path).await.and_then(tokio::net::UnixStream::into_std);
+                let stream = StdStream::Unix(stream.map_err(told)?);
+                open_stream(stream, LdapConnSettings::new(), "ldapi:///").await
+            }
+        };
+        ldap.map_err(|error| error.to_string())
+    }
+
     /// A new connection to the first server that takes one.
     async fn open(&self) -> Result<Ldap, DirectoryError> {
         let mut failures = Vec::new();
         for server in &self.servers {
-            match connect(server).await {
+            match self.connect(server).await {
                 Ok(ldap) => return Ok(ldap),
-                Err(error) => failures.push(format!("{server}: {error}")),
+                Err(reason) => failures.push(format!("{server}: {reason}")),
             }
         }
         if failures.is_empty() {
@@ -232,15 +255,8 @@ impl Pool {
     }
 }
 
-async fn connect(server: &SocketAddress) -> Result<Ldap, LdapError> {
-    let (connection, ldap) = match server {
-        SocketAddress::Tcp(address) => LdapConnAsync::new(&format!("ldap://{address}")).await?,
-        SocketAddress::Unix(path) => {
-            let stream = tokio::net::UnixStream::connect(path).await?.into_std()?;
-            let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(stream));
-            LdapConnAsync::with_settings(settings, "ldapi:///").await?
-        }
-    };
+async fn open_stream(stream: StdStream, settings: LdapConnSettings, url: &str) -> Result<Ldap, LdapError> {
+    let (connection, ldap) = LdapConnAsync::with_settings(settings.set_std_stream(stream), url).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.drive().await {
             tracing::debug!(%error, "connection to the directory ended");

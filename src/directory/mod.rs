@@ -11,7 +11,7 @@
 //! - `client`: `Directory`, the questions;
 //! - `dkim`: the keys of a domain, made, written and read;
 //! - `admin`: the changes that commands make; `bootstrap`: the first of them;
-//! - `connection`, `entry`, `cache`, `remembered`: the plumbing.
+//! - `connection`, `tls`, `entry`, `cache`, `remembered`: the plumbing.
 
 mod account;
 pub mod admin;
@@ -23,6 +23,7 @@ pub mod dkim;
 mod entry;
 mod error;
 mod remembered;
+mod tls;
 pub mod vocabulary;
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ fn directory(handover: &Handover) -> Directory {
     let password = handover.secret("directory.bind-password").cloned();
     let settings = &handover.effective.tables.directory;
     Directory::connect(settings, &handover.base_dn(), &handover.state_dir, password)
+        .with_authority(settings, handover.secret("directory.tls-ca"))
         .with_login_domain(handover.effective.site.domain.clone())
 }
 

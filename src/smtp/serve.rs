@@ -88,6 +88,7 @@ async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
     let domain = handover.effective.site.domain.clone();
     let password = handover.secret("directory.bind-password").cloned();
     let directory = Directory::connect(&tables.directory, &handover.base_dn(), &handover.state_dir, password)
+        .with_authority(&tables.directory, handover.secret("directory.tls-ca"))
         .with_login_domain(domain.clone());
     let resolver = dns::resolver(&tables.dns)?;
     let authentication = Authentication::new(

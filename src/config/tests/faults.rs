@@ -282,9 +282,14 @@ fn a_role_must_have_what_it_needs() {
         "0:8 host `a` delivers to unix:run/lmtp.sock, where its pop-imap does not listen…",
     );
     check(
-        "[ldap-proxy]\nlisten = [\"127.0.0.1:389\"]",
+        "[ldap-proxy]\nlisten = [\"unix:run/other.sock\"]",
         "0:8 host `a` asks unix:run/ldap.sock, where its ldap-proxy does not listen…",
     );
+    check(
+        "[directory]\nservers = [\"127.0.0.1:389\"]\n[ldap-proxy]\nlisten = [\"127.0.0.1:389\"]",
+        "4:10 ldap-proxy has no unix socket, over which its first administrator is made and `fife user` comes…",
+    );
+    check("[directory]\ntls = \"start-tls\"", "2:7 `tls` without `tls-ca` in [directory]: nobody would be trusted…");
     check("[directory]\nservers = []", "2:11 host `a` has no directory to ask who a user is…");
     check(
         "[smtp]\nlisten = []\nlisten-submission = []\nlisten-submissions = []",
