@@ -274,3 +274,49 @@ fn kill_9_under_load_loses_nothing_and_repeats_nothing_that_was_recorded() {
     }
     assert!(acknowledged.len() > 300, "{}", acknowledged.len());
 }
+
+#[test]
+fn a_route_signs_in_at_its_host_over_tls() {
+    let mut relay = Site::start();
+    relay.user("u1", PASSWORD);
+    good(&relay.fife(&["domain", "add", "other.test"]));
+    for name in ["started", "implicit"] {
+        good(&relay.fife(&["alias", "add", &format!("{name}@other.test"), "u1@example.test"]));
+    }
+    let route = |domains: &str, port: &str, more: &str| {
+        let (host, user) = (relay.ip(), "u1@example.test");
+        format!(
+            "[[smtp-outbound.routes]]\ndomains = [{domains}]\nhost = \"{host}\"\nport = {port}\nuser = \"{user}\"\npassword = \"{PASSWORD}\"\n{more}\n"
+        )
+    };
+    let started = route("\"other.test\"", &relay.port("submission"), "tls = \"required\"");
+    let unknown = route("\"strict.test\"", &relay.port("submissions"), "implicit-tls = true");
+    let (mut site, _dns) = neighbours::site("", &format!("{started}{unknown}"));
+    launch(&mut site);
+    submit(&site, "started@other.test", ["", ""], "Subject: relayed\n\nx\n");
+    let mail = wait_inbox(&relay, "u1", &["Subject: relayed"]);
+    assert!(mail.contains("with ESMTPSA (TLSv1.3"), "signed in, over TLS: {mail}");
+    // The relay's certificate is by nobody whom this machine trusts: neither the password nor the mail goes there.
+    submit(&site, "implicit@strict.test", ["", ""], "Subject: kept\n\nx\n");
+    let is_refused = || good(&site.fife(&["queue", "show"])).contains("TLS: invalid peer certificate");
+    wait_for("the certificate to be refused", is_refused, || text(&site.fife(&["queue", "show"])) + &site.log_tail());
+    assert!(!site.log().contains(PASSWORD), "and no log knows the password");
+    assert!(relay.stop());
+}
+
+#[test]
+fn the_sender_of_a_late_message_is_told_once() {
+    let (mut site, _dns) = neighbours::site("far A {0}\n", "delay-warning-after = \"1s\"\n");
+    launch(&mut site);
+    submit(&site, "a@far.test", ["", ""], "Subject: slow\n\nx\n");
+    submit(&site, "b@far.test", ["", "NOTIFY=FAILURE"], "Subject: patient\n\nx\n");
+    let warning = wait_inbox(&site, "u1", &["Action: delayed", "Will-Retry-Until: "]);
+    assert!(warning.contains("a@far.test") && warning.contains("refused"), "{warning}");
+    site.kill_role("smtp");
+    site.wait_healthy();
+    let receiver = Receiver::start(&site, 0, &["PIPELINING"]);
+    good(&site.fife(&["queue", "flush"]));
+    receiver.wait(2, &site);
+    wait_empty(&site);
+    assert_eq!(inbox(&site, "u1").len(), 1, "one warning, for the one who wanted it");
+}
