@@ -320,3 +320,18 @@ fn the_sender_of_a_late_message_is_told_once() {
     wait_empty(&site);
     assert_eq!(inbox(&site, "u1").len(), 1, "one warning, for the one who wanted it");
 }
+
+#[test]
+fn broken_tls_is_gone_without_and_injected_replies_are_not_read() {
+    let (mut site, _dns) = neighbours::site("far A {0}\nmitm A {1}\n", "");
+    launch(&mut site);
+    let broken = Receiver::start(&site, 0, &["STARTTLS"]);
+    let injected = Receiver::start(&site, 1, &["STARTTLS", "INJECT"]);
+    submit(&site, "a@far.test", ["", ""], "Subject: in the clear\n\nx\n");
+    broken.wait(1, &site);
+    assert!(site.log().contains("TLS failed: going on without"));
+    submit(&site, "a@mitm.test", ["", ""], "Subject: kept\n\nx\n");
+    let is_refused = || good(&site.fife(&["queue", "show"])).contains("more replies than commands");
+    wait_for("the injected reply to be seen", is_refused, || text(&site.fife(&["queue", "show"])) + &site.log_tail());
+    assert!(injected.received().is_empty());
+}

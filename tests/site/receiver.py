@@ -30,6 +30,7 @@ class Session(socketserver.StreamRequestHandler):
             if verb == "EHLO" and "NOEHLO" in extensions:
                 self.say("502 5.5.1 what?")
             elif verb == "EHLO":
+                self.say("250-receiver")
                 for extension in extensions:
                     self.say("250-" + extension)
                 self.say("250 HELP")
@@ -68,6 +69,10 @@ class Session(socketserver.StreamRequestHandler):
                 if drop:
                     return
                 self.say("250 2.0.0 taken")
+            elif verb == "STAR":
+                # It offers what it cannot do; with INJECT, somebody in between puts in a reply.
+                self.say("220 go\r\n250 injected" if "INJECT" in extensions else "220 go")
+                return
             elif verb == "RSET":
                 mail, rcpts = "", []
                 self.say("250 ok")
