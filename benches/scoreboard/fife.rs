@@ -73,7 +73,8 @@ impl Fife {
     pub(crate) fn stop(&mut self) -> Result<(), Failure> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         self.guard = None;
-        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        // Ended by itself: nothing to stop.
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM).ok();
         child.wait()?;
         Ok(())
     }

@@ -318,18 +318,21 @@ fn profile(arguments: &Arguments, report: &mut Report) -> Result<(), Failure> {
     let scratch = tempfile::tempdir_in(dir)?;
     let mut server = Server::start(Kind::Fife, dir, ACCOUNTS, &[])?;
     let mut costs: Vec<(&'static str, Vec<Cost>)> = Vec::new();
+    // Passwords are verified, mailboxes made.
+    let first = Load { connections: 20, messages: RECEIVERS, octets: OCTETS, accounts: (0..RECEIVERS).collect() };
+    delivery::deliver(&server, &first)?;
     let load =
         Load { connections: 20, messages: sizes.delivered[0], octets: OCTETS, accounts: (0..RECEIVERS).collect() };
     let delivery = profile::record(&mut server, scratch.path(), |server| delivery::deliver(server, &load).map(|_| ()));
     costs.push(("Delivery: SMTP, LMTP, store", delivery?));
     server.fill(LARGE_MAILBOX..LARGE_MAILBOX + 1, sizes.large_mailbox / 4, LARGE_MAILBOX_OCTETS)?;
-    let fetch = |command: &'static str| {
+    let fetch = |command: &'static str, times: u32| {
         move |server: &mut Server| {
             rows::block_on(async {
                 let user = mail::address(LARGE_MAILBOX);
                 let mut session = Imap::login(server.addr(Service::Imap), &user, PASSWORD).await?;
                 session.run("SELECT INBOX").await?;
-                for _ in 0..10 {
+                for _ in 0..times {
                     session.run(command).await?;
                 }
                 Ok(())
@@ -338,11 +341,11 @@ fn profile(arguments: &Arguments, report: &mut Report) -> Result<(), Failure> {
     };
     costs.push((
         "IMAP FETCH 1:* (ENVELOPE)",
-        profile::record(&mut server, scratch.path(), fetch("FETCH 1:* (ENVELOPE)"))?,
+        profile::record(&mut server, scratch.path(), fetch("FETCH 1:* (ENVELOPE)", 10))?,
     ));
     costs.push((
         "IMAP FETCH 1:* (UID FLAGS)",
-        profile::record(&mut server, scratch.path(), fetch("FETCH 1:* (UID FLAGS)"))?,
+        profile::record(&mut server, scratch.path(), fetch("FETCH 1:* (UID FLAGS)", 300))?,
     ));
     server.fill(POP3_MAILBOX..POP3_MAILBOX + 1, sizes.pop3, OCTETS)?;
     let pop3 = profile::record(&mut server, scratch.path(), |server| {
