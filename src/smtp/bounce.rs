@@ -14,10 +14,9 @@ use mail_builder::mime::{BodyPart, MimePart};
 use tracing::{info, warn};
 
 use super::context::Context;
-use super::envelope::{Envelope, Message, Recipient, Reports, Return, Way};
+use super::envelope::{Envelope, Message, Personality, Recipient, Reports, Return, Way};
 use super::metrics::BOUNCES;
 use super::reply::Reply;
-use super::session::Personality;
 use super::{header, recipients, trace};
 use crate::base::address::Address;
 use crate::base::clock;

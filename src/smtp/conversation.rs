@@ -14,7 +14,8 @@ use tokio::time::{timeout, timeout_at};
 use tracing::{debug, info};
 
 use super::context::{Context, MEMORY_UNIT};
-use super::session::{Ask, Client, Now, Personality, Session, Settings};
+use super::envelope::Personality;
+use super::session::{Ask, Client, Now, Session, Settings};
 use super::{delivery, recipients, reply};
 use crate::base::clock;
 use crate::base::id::Id;

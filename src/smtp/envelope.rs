@@ -14,8 +14,6 @@ use crate::base::address::Address;
 use crate::base::id::Id;
 use crate::directory::Account;
 
-use super::session::Personality;
-
 /// By which way a recipient is reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -140,6 +138,15 @@ pub struct Envelope {
     /// The message may need SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
     pub reports: Reports,
+}
+
+/// For whom a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Personality {
+    /// Port 25: mail from other servers, for our own domains only, no AUTH.
+    Mx,
+    /// Ports 587 and 465: mail from users, who sign in first.
+    Submission,
 }
 
 /// Where a message came from: what is known of the session that brought it.

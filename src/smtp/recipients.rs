@@ -10,11 +10,11 @@ use tracing::{debug, warn};
 
 use super::command::ForwardPath;
 use super::context::Context;
-use super::envelope::Way;
+use super::envelope::{Personality, Way};
 use super::metrics::{RECIPIENTS_REFUSED, SIGN_INS_FAILED};
 use super::reply::{self, Reply};
 use super::sasl::Credentials;
-use super::session::{Found, Personality};
+use super::session::Found;
 use crate::base::address::Address;
 use crate::directory::{Account, AuthError, DirectoryError, Expansion, Recipient};
 

@@ -143,7 +143,6 @@ pub const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, 5, 3, "too many recipient
 pub const NO_SUCH_USER: Reply = Reply::new(550, 1, 1, "no such user here");
 pub const MAILBOX_DISABLED: Reply = Reply::new(550, 2, 1, "mailbox disabled");
 pub const RELAY_DENIED: Reply = Reply::new(550, 7, 1, "relaying denied");
-pub const ALIAS_LOOPS: Reply = Reply::new(550, 4, 6, "forwards in a circle");
 pub const DMARC_REFUSED: Reply = Reply::new(550, 7, 1, "refused as the DMARC policy of the author's domain asks");
 pub const TOO_MANY_AUTHORS: Reply = Reply::new(550, 7, 1, "authors of too many domains in From");
 pub const POLICY_UNKNOWN: Reply =

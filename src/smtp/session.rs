@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use body::{Body, Chunk};
 
 use super::command::{self, ForwardPath};
-use super::envelope::{Message, Notify, Origin, Recipient, Reports, Way};
+use super::envelope::{Message, Notify, Origin, Personality, Recipient, Reports, Way};
 use super::line::{Framed, Framer};
 use super::reply::{self, Reply};
 use super::sasl::{Credentials, Exchange, Step};
@@ -40,15 +40,6 @@ const RECIPIENTS_REFUSED_MAX: u32 = 100;
 const IDLE_COMMANDS_MAX: u32 = 1000;
 /// Failed sign-ins after which a session is closed (RFC 4954 section 4 allows it).
 const SIGN_INS_FAILED_MAX: u32 = 3;
-
-/// For whom the session is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Personality {
-    /// Port 25: mail from other servers, for our own domains only, no AUTH.
-    Mx,
-    /// Ports 587 and 465: mail from users, who sign in first.
-    Submission,
-}
 
 /// What holds for all sessions.
 #[derive(Debug, Clone)]
