@@ -151,10 +151,14 @@ fn a_certificate_is_made_anew_when_it_is_damaged_or_old() {
     let second = certificate::self_signed(dir.path(), &names).unwrap();
     assert!(second != first && Acceptor::from_pem(&second).is_ok());
     let path = dir.path().join("made.json");
-    let mut made: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    made["expires"] = 86_400.into();
-    fs::write(&path, made.to_string()).unwrap();
-    assert!(certificate::self_signed(dir.path(), &names).unwrap() != second);
+    // Kept while its life has more than thirty days left, and an hour less is too old.
+    for (hours_left, kept) in [(30 * 24 + 1, true), (30 * 24 - 1, false)] {
+        let before = certificate::self_signed(dir.path(), &names).unwrap();
+        let mut made: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        made["expires"] = (crate::base::clock::unix_secs() + hours_left * 3600).into();
+        fs::write(&path, made.to_string()).unwrap();
+        assert_eq!(certificate::self_signed(dir.path(), &names).unwrap() == before, kept, "{hours_left}");
+    }
 }
 
 /// No address is waited for.

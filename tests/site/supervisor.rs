@@ -152,6 +152,19 @@ fn stopping_ends_everything_also_with_clients_that_stay() {
     assert_eq!(site.fife(&["reload"]).status.code(), Some(3));
 }
 
+/// Nobody asks twice: the thirty seconds are waited out.
+#[test]
+fn a_role_that_does_not_end_is_killed_when_its_time_is_over() {
+    let mut site = Site::start();
+    let roles = pids(&site);
+    kill(roles["smtp"], Signal::SIGSTOP).unwrap();
+    kill(site.pid(), Signal::SIGTERM).unwrap();
+    wait_for("smtp to be killed", || site.log().contains("did not end in time"), || site.log_tail());
+    wait_for("the roles to be gone", || roles.values().all(|pid| is_gone(*pid)), || site.log_tail());
+    assert_eq!(site.log().matches("\"stopping\"").count(), 1, "{}", site.log_tail());
+    assert!(site.stop(), "{}", site.log_tail());
+}
+
 /// Asked a second time, it waits no longer; a role that cannot end is killed, as it is when its time is over.
 #[test]
 fn a_role_that_does_not_end_is_killed() {
