@@ -123,25 +123,8 @@ impl Postfix {
         }
         let (name, ip, fife) = (dir.display(), address(site, nth), site.ip());
         good(&run("chown", &["postfix", &format!("{name}/data"), &format!("{name}/mail")], b""));
-        let key = format!("{name}/key");
-        let subject = ["-subj", "/CN=mx.far.test", "-addext", "subjectAltName=DNS:mx.far.test"];
-        let cert = format!("{name}/cert");
-        let make = [
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-keyout",
-            &key,
-            "-out",
-            &cert,
-            "-days",
-            "2",
-        ];
-        good(&run("openssl", &[&make[..], &subject[..]].concat(), b""));
+        certificate(&dir);
+        let (key, cert) = (format!("{name}/key"), format!("{name}/cert"));
         let uid = good(&run("id", &["-u", "postfix"], b""));
         let uid = uid.trim();
         std::fs::write(
@@ -171,23 +154,92 @@ impl Postfix {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// The messages in its one mailbox.
-    pub fn mail(&self) -> Vec<String> {
-        let text = std::fs::read(self.dir.join("mail/all")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        text.split("\nFrom ").map(str::to_owned).filter(|text| !text.is_empty()).collect()
-    }
-
-    /// Waits until a message with this text is in it.
+    /// Waits until a message with this text is in its one mailbox.
     pub fn wait(&self, text: &str, site: &Site) -> String {
-        let found = || self.mail().into_iter().find(|mail| mail.contains(text));
-        wait_for(text, || found().is_some(), || format!("{}\n---\n{}", self.log(), site.log_tail()));
-        found().unwrap()
+        wait_mbox(&self.dir.join("mail/all"), text, || format!("{}\n---\n{}", self.log(), site.log_tail()))
     }
+}
+
+/// Waits until a message with this text is in the mailbox file (mbox).
+fn wait_mbox(file: &Path, text: &str, explain: impl Fn() -> String) -> String {
+    let found = || {
+        let all = String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned();
+        all.split("\nFrom ").find(|mail| mail.contains(text)).map(str::to_owned)
+    };
+    wait_for(text, || found().is_some(), explain);
+    found().unwrap()
+}
+
+/// A certificate for `mx.far.test` and its key, made in this directory as `cert` and `key`.
+fn certificate(dir: &Path) {
+    let (key, cert) = (dir.join("key").display().to_string(), dir.join("cert").display().to_string());
+    let kind = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    let subject = ["-subj", "/CN=mx.far.test", "-addext", "subjectAltName=DNS:mx.far.test"];
+    good(&run("openssl", &[&kind[..], &subject[..], &["-keyout", &key, "-out", &cert]].concat(), b""));
 }
 
 impl Drop for Postfix {
     fn drop(&mut self) {
         self.command("stop");
+    }
+}
+
+/// Debian's Exim as another site, as Postfix above. It cannot be installed beside Postfix: `tests/run` unpacks it.
+pub struct Exim {
+    dir: PathBuf,
+    _program: Program,
+}
+
+/// Where `tests/run` unpacks it.
+const EXIM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/exim4/usr/sbin/exim4");
+
+impl Exim {
+    pub fn start(site: &Site, nth: u8) -> Self {
+        assert!(Path::new(EXIM).exists(), "{EXIM} is not there: tests/run unpacks it");
+        let dir = site.dir().join("exim");
+        for name in ["spool", "mail"] {
+            std::fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        certificate(&dir);
+        let (name, ip, fife) = (dir.display(), address(site, nth), site.ip());
+        good(&run("chown", &["mail", &format!("{name}/mail")], b""));
+        let acls = "begin acl\naccept_all:\n accept\n";
+        let routers = format!(
+            "begin routers\nours:\n driver = accept\n domains = far.test\n transport = file\nothers:\n driver = manualroute\n route_list = * {fife}::2525\n self = send\n transport = out\n"
+        );
+        let transports = format!(
+            "begin transports\nfile:\n driver = appendfile\n file = {name}/mail/all\n user = mail\n envelope_to_add\nout:\n driver = smtp\n user = mail\n allow_localhost\n interface = {ip}\nbegin retry\n* * F,1h,1s\n"
+        );
+        // It starts itself again for each delivery: `exim_path`, and a user who may name a configuration of his own.
+        let conf = format!(
+            "exim_path = {EXIM}\nexim_user = root\nexim_group = root\nprimary_hostname = mx.far.test\nlocal_interfaces = <; {ip}\ndaemon_smtp_ports = {MX_PORT}\nspool_directory = {name}/spool\nlog_file_path = {name}/log.%s\npid_file_path = {name}/pid\ntls_advertise_hosts = *\ntls_certificate = {name}/cert\ntls_privatekey = {name}/key\nsmtputf8_advertise_hosts = *\ndsn_advertise_hosts = *\nkeep_environment =\nacl_smtp_rcpt = accept_all\nacl_smtp_data = accept_all\n{acls}{routers}{transports}"
+        );
+        std::fs::write(dir.join("conf"), conf).unwrap();
+        // Debian's build wants its own user to exist; only it sees that he does.
+        for (file, line) in
+            [("passwd", "Debian-exim:x:64999:64999::/nonexistent:/bin/false\n"), ("group", "Debian-exim:x:64999:\n")]
+        {
+            let known = std::fs::read_to_string(Path::new("/etc").join(file)).unwrap();
+            std::fs::write(dir.join(file), known + line).unwrap();
+        }
+        let script =
+            "mount --bind passwd /etc/passwd && mount --bind group /etc/group && exec \"$0\" -C \"$1\" -bdf -q1s";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, EXIM]).arg(dir.join("conf")).current_dir(&dir);
+        let started = Self { _program: Program(start(&mut command)), dir };
+        let open = || std::net::TcpStream::connect((ip.as_str(), MX_PORT)).is_ok();
+        wait_for("Exim to listen", open, || started.log());
+        started
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        let read = |name| std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        read("log.main") + &read("log.panic")
+    }
+
+    /// Waits until a message with this text is in its one mailbox.
+    pub fn wait(&self, text: &str, site: &Site) -> String {
+        wait_mbox(&self.dir.join("mail/all"), text, || format!("{}\n---\n{}", self.log(), site.log_tail()))
     }
 }

@@ -1,7 +1,7 @@
 //! Mail out: to Debian's Postfix and from it, to servers of all kinds, by a real DNS; and what becomes of it when they fail.
 
 use super::harness::{Site, good, python, run, text, wait_for};
-use super::neighbours::{self, MX_PORT, Postfix, Receiver, address};
+use super::neighbours::{self, Exim, MX_PORT, Postfix, Receiver, address};
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -100,6 +100,50 @@ fn postfix_takes_our_mail_and_we_take_its() {
     // We know DSN, so we report, and by the queue to where it came from.
     let report = postfix.wait("Action: delivered", &site);
     assert!(report.contains("Original-Envelope-Id: e1"), "{report}");
+    wait_empty(&site);
+}
+
+#[test]
+fn exim_takes_our_mail_and_we_take_its() {
+    let (mut site, _dns) = neighbours::site("far MX 10 mx.far\nmx.far A {0}\n", "");
+    launch(&mut site);
+    let exim = Exim::start(&site, 0);
+    submit(&site, "a@far.test", ["", ""], "Subject: plain\nFrom: u1@example.test\n\n.dot\ntext\n");
+    let mail = exim.wait("Subject: plain", &site);
+    assert!(mail.contains("\n.dot\ntext\n"), "{mail}");
+    assert!(mail.contains("with esmtps"), "STARTTLS was used: {mail}");
+    submit(
+        &site,
+        "b@far.test",
+        ["BODY=8BITMIME", ""],
+        "Subject: eight\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\ngrün\n",
+    );
+    assert!(exim.wait("Subject: eight", &site).contains("\ngrün\n"));
+    submit(&site, "用户@far.test", ["SMTPUTF8 BODY=8BITMIME", ""], "Subject: 你好\n\ntext\n");
+    assert!(exim.wait("Subject: 你好", &site).contains("用户@far.test"));
+    // Exim tells success itself, for it knows DSN; what we passed on is what it says.
+    submit(
+        &site,
+        "c@far.test",
+        ["RET=HDRS ENVID=me+2B1", "NOTIFY=SUCCESS ORCPT=rfc822;orig@far.test"],
+        "Subject: tell me\n\ntext\n",
+    );
+    let report = wait_inbox(&site, "u1", &["Action: delivered"]);
+    for part in ["Reporting-MTA: dns; mx.far.test", "multipart/report"] {
+        assert!(report.contains(part), "{part}\n{report}");
+    }
+    // And the other way round.
+    let (ip, port) = (address(&site, 0), MX_PORT.to_string());
+    let from_exim = |subject: &str, to: &str, options: &[&str]| {
+        let header = format!("Subject: {subject}");
+        let usual = ["--server", &ip, "--port", &port, "--from", "p@far.test", "--to", to, "--header", &header];
+        good(&run("swaks", &[&usual[..], options].concat(), b""));
+    };
+    from_exim("from exim", "u1@example.test", &["--body", "grün"]);
+    let mail = wait_inbox(&site, "u1", &["Subject: from exim", "grün"]);
+    assert!(mail.contains("with ESMTPS (TLSv1.3"), "Exim used STARTTLS with us: {mail}");
+    from_exim("nobody there", "nobody@example.test", &[]);
+    exim.wait("no such user here", &site);
     wait_empty(&site);
 }
 
