@@ -155,8 +155,17 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Exit {
         What::Forward(forward) => run_forward(global, &door, forward),
         What::Del(named) => door.change(async |directory| admin::delete_user(directory, &named.address).await),
         What::List(list) => {
-            let found = door.ask(async |directory| admin::list_users(directory, list.domain.as_ref()).await);
-            door::show(found, |users| show(global, &users))
+            let mut shown = 0_u64;
+            let mut visit = |user: &Account| {
+                show(global, user, shown == 0);
+                shown += 1;
+            };
+            let listed =
+                door.ask(async |directory| admin::each_user(directory, list.domain.as_ref(), &mut visit).await);
+            if global.json && listed.is_ok() {
+                print(if shown == 0 { "[]" } else { "]" });
+            }
+            door::show(listed, |()| ())
         }
     }
 }
@@ -262,29 +271,21 @@ fn tell(global: &Global, address: &Address, outcome: Result<(), AdminError>, mad
     })
 }
 
-fn show(global: &Global, users: &[Account]) {
-    let shown: Vec<_> = users
-        .iter()
-        .map(|user| Shown {
-            address: &user.address,
-            name: &user.name,
-            status: user.status.as_str(),
-            administrator: user.admin,
-            quota_bytes: user.quota_bytes,
-            id: hex::encode(user.id),
-        })
-        .collect();
+/// One user of a list; in JSON an element of an array whose end is printed by the caller.
+fn show(global: &Global, user: &Account, is_first: bool) {
+    let user = Shown {
+        address: &user.address,
+        name: &user.name,
+        status: user.status.as_str(),
+        administrator: user.admin,
+        quota_bytes: user.quota_bytes,
+        id: hex::encode(user.id),
+    };
     if global.json {
-        return print_json(&shown);
+        print(if is_first { "[" } else { "," });
+        return print_json(&user);
     }
-    for user in shown {
-        let quota = user.quota_bytes.map_or_else(|| "no quota".to_owned(), |bytes| Size::bytes(bytes).to_string());
-        let administrator = if user.administrator { "  administrator" } else { "" };
-        print(format_args!(
-            "{:<32} {:<9} {quota:<10} {}{administrator}",
-            user.address.to_string(),
-            user.status,
-            user.name
-        ));
-    }
+    let quota = user.quota_bytes.map_or_else(|| "no quota".to_owned(), |bytes| Size::bytes(bytes).to_string());
+    let administrator = if user.administrator { "  administrator" } else { "" };
+    print(format_args!("{:<32} {:<9} {quota:<10} {}{administrator}", user.address.to_string(), user.status, user.name));
 }

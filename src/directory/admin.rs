@@ -357,6 +357,28 @@ pub async fn list_users(directory: &Directory, domain: Option<&Domain>) -> Resul
     Ok(users)
 }
 
+/// Shows the users of one domain or of all, in the order of the tree, page by page: however many there are, few are in memory.
+///
+/// # Errors
+/// As `list_users`; those before have been shown.
+pub async fn each_user(
+    directory: &Directory,
+    domain: Option<&Domain>,
+    visit: &mut dyn FnMut(&Account),
+) -> Result<(), AdminError> {
+    let filter = format!("({}={})", names::OBJECT_CLASS, names::INET_ORG_PERSON);
+    let base = scope_of(directory, domain).await?;
+    let mut cookie = Vec::new();
+    loop {
+        let (entries, next) = directory.pool().page(&base, &filter, entry::KNOWN_ATTRIBUTES, cookie).await?;
+        entries.iter().filter_map(entry::account).for_each(|account| visit(&account));
+        if next.is_empty() {
+            return Ok(());
+        }
+        cookie = next;
+    }
+}
+
 /// Aliases of one domain or of all, sorted by address.
 ///
 /// # Errors

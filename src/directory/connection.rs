@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use ldap3::asn1::{ASNTag, OctetString, Sequence, Tag, write};
-use ldap3::controls::RawControl;
+use ldap3::controls::{Control, ControlType, PagedResults, RawControl};
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchOptions, SearchResult, StdStream};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -28,6 +28,9 @@ use crate::config::secret::SecretText;
 const SEARCH_CONNECTIONS: usize = 4;
 /// Idle connections kept for binds; more are opened when more logins come at once.
 const BIND_CONNECTIONS_IDLE_MAX: usize = 8;
+
+/// Entries of one page.
+const PAGE_ENTRIES: i32 = 1000;
 
 /// As whom to search.
 pub(super) enum Identity {
@@ -103,6 +106,40 @@ impl Pool {
         let read = |found: ldap3::ResultEntry| Entry::from_ber(found.0);
         let entries = found.into_iter().filter(|found| !found.is_ref() && !found.is_intermediate()).map(read);
         entries.collect::<Option<Vec<_>>>().ok_or(DirectoryError::Malformed("search result entry"))
+    }
+
+    /// One page of a search (RFC 2696) and the cookie of the next one; empty after the last. For fife's own server, which keeps no
+    /// page for a connection.
+    pub(super) async fn page(
+        &self,
+        base: &str,
+        filter: &str,
+        attributes: &'static [&'static str],
+        cookie: Vec<u8>,
+    ) -> Result<(Vec<Entry>, Vec<u8>), DirectoryError> {
+        let answer = self
+            .call(|mut ldap| {
+                let cookie = cookie.clone();
+                async move {
+                    ldap.with_controls(PagedResults { size: PAGE_ENTRIES, cookie })
+                        .search(base, Scope::Subtree, filter, attributes)
+                        .await
+                }
+            })
+            .await?;
+        let SearchResult(found, result) = answer;
+        if result.rc != 0 {
+            return Err(DirectoryError::Refused { code: result.rc, text: result.text });
+        }
+        let next = result.ctrls.iter().find_map(|control| match control {
+            Control(Some(ControlType::PagedResults), raw) => {
+                raw.val.as_ref().map(|_| raw.parse::<PagedResults>().cookie)
+            }
+            Control(..) => None,
+        });
+        let entries = found.into_iter().filter(|found| !found.is_ref() && !found.is_intermediate());
+        let entries = entries.map(|found| Entry::from_ber(found.0)).collect::<Option<Vec<_>>>();
+        Ok((entries.ok_or(DirectoryError::Malformed("search result entry"))?, next.unwrap_or_default()))
     }
 
     /// Makes a request on a shared connection; once more on a new one when the first turns out to be dead.

@@ -162,6 +162,23 @@ fn paged_searches_bring_everything_once() {
 }
 
 #[test]
+fn a_list_of_users_comes_page_by_page_and_brings_everybody_once() {
+    let site = start();
+    let user = |n: usize| {
+        let name = format!("p{n:04}");
+        format!(
+            "dn: uid={name},ou=example.test,o=demo\nobjectClass: inetOrgPerson\nobjectClass: qmailUser\ncn: {name}\nsn: {name}\nmail: {name}@example.test\nuserPassword: {{MD5}}Xr4ilOzQ4PCOq3aQ0qbuaQ==\n\n"
+        )
+    };
+    good(&as_admin(&site, "ldapadd", &[], &(0..2100).map(user).collect::<String>()));
+    let users: serde_json::Value = serde_json::from_str(&good(&site.fife(&["user", "list", "--json"]))).unwrap();
+    let listed: Vec<&str> = users.as_array().unwrap().iter().map(|user| user["address"].as_str().unwrap()).collect();
+    let mut expected: Vec<String> = (0..2100).map(|n| format!("p{n:04}@example.test")).collect();
+    expected.insert(0, "admin@example.test".to_owned());
+    assert_eq!(listed, expected);
+}
+
+#[test]
 fn the_server_tells_what_it_can_and_nothing_more_to_strangers() {
     let site = start();
     let root = good(&tool(&site, "ldapsearch", &["-LLL", "-s", "base", "-b", "", "+"], ""));
