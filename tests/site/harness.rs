@@ -346,9 +346,12 @@ fn run_with_input(program: &str, args: &[String], input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
-    // A program that does not read its input closes the pipe: not this function's business.
-    child.stdin.take().unwrap().write_all(input).ok();
-    child.wait_with_output().unwrap()
+    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
+    // It may say much before it has read all. One that does not read its input closes the pipe: not this function's business.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
 }
 
 /// Processes whose parent this is, whichever of its threads started them.
