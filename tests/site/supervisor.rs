@@ -53,20 +53,33 @@ fn a_killed_role_comes_back_and_clients_wait_meanwhile() {
     // The first death is answered at once, the second after a second: time for a client to come in between.
     let first = site.kill_role("pop-imap");
     wait_for("a new pop-imap", || site.role_pid("pop-imap").is_some_and(|pid| pid != first), || site.log_tail());
-    let second = site.kill_role("pop-imap");
-    wait_for("the backoff", || state_of(&site, "pop-imap").0 == "backoff", || site.log_tail());
+    let mut deaths = 1;
+    let last = loop {
+        let killed = site.kill_role("pop-imap");
+        deaths += 1;
+        // On a busy machine the wait may be over before it is seen; the next one is longer.
+        let mut state = String::new();
+        let ended = || {
+            state = state_of(&site, "pop-imap").0;
+            state == "backoff" || site.role_pid("pop-imap").is_some_and(|pid| pid != killed)
+        };
+        wait_for("the backoff, or its end", ended, || site.log_tail());
+        if state == "backoff" {
+            break killed;
+        }
+    };
     let waiting = TcpStream::connect(site.addr("pop3")).expect("the supervisor still listens");
     assert!(greeting(waiting).starts_with("+OK"));
     site.wait_healthy();
     let now = pids(&site);
-    assert!(now["pop-imap"] != second && now["pop-imap"] != first);
+    assert!(now["pop-imap"] != last && now["pop-imap"] != first);
     assert_eq!((now["smtp"], now["ldap-proxy"]), (others["smtp"], others["ldap-proxy"]), "nobody else was touched");
     let restarts = |role| {
         let status = site.status();
         let entry = status["roles"].as_array().unwrap().iter().find(|entry| entry["role"] == role).unwrap().clone();
         entry["restarts"].as_u64().unwrap()
     };
-    assert_eq!((restarts("pop-imap"), restarts("smtp")), (2, 0));
+    assert_eq!((restarts("pop-imap"), restarts("smtp")), (deaths, 0));
 }
 
 #[test]
