@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -42,6 +43,8 @@ pub struct Letter {
     pub effective: Effective,
     /// Absolute.
     pub state_dir: PathBuf,
+    /// This machine's own; a sandboxed role cannot ask for them.
+    pub addresses: Vec<IpAddr>,
     /// By TOML key, as "directory.bind-password".
     pub secrets: BTreeMap<String, Revealed>,
     pub tls: Option<Pem>,
@@ -106,6 +109,8 @@ pub struct Handover {
     pub effective: Effective,
     /// The site's state directory; a role may touch only `role_dir` in it.
     pub state_dir: PathBuf,
+    /// The addresses that this machine had when the role was started.
+    pub addresses: Vec<IpAddr>,
     secrets: BTreeMap<String, SecretText>,
     pem: Option<Pem>,
     acceptor: OnceLock<Acceptor>,
@@ -129,6 +134,7 @@ impl Handover {
         let letter: Letter = serde_json::from_slice(&text)?;
         metrics::label(letter.role.name());
         let mut handover = Self::bare(letter.role, letter.effective, letter.state_dir);
+        handover.addresses = letter.addresses;
         handover.secrets = letter.secrets.into_iter().map(|(key, text)| (key, SecretText::new(text.0))).collect();
         handover.pem = letter.tls;
         for listener in letter.listeners {
@@ -181,6 +187,7 @@ impl Handover {
             role,
             effective,
             state_dir,
+            addresses: Vec::new(),
             secrets: BTreeMap::new(),
             pem: None,
             acceptor: OnceLock::new(),

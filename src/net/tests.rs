@@ -212,6 +212,7 @@ fn letter(listeners: Vec<HandedListener>) -> Letter {
         role: Role::Smtp,
         effective: effective(),
         state_dir: "/nowhere/state".into(),
+        addresses: vec!["192.0.2.7".parse().unwrap()],
         secrets: [("directory.bind-password".to_owned(), Revealed("s3cret".into()))].into(),
         tls: Some(pem("mail1.example.test")),
         listeners,
@@ -232,6 +233,7 @@ async fn what_the_supervisor_writes_the_role_receives() {
     assert_eq!(handover.effective, effective());
     assert_eq!(handover.secret("directory.bind-password").unwrap().reveal(), "s3cret");
     assert_eq!(handover.secret("other"), None);
+    assert_eq!(handover.addresses, ["192.0.2.7".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(handover.site_hostname(), "mail1.example.test");
     assert_eq!(handover.base_dn(), "o=campus");
     assert_eq!(handover.role_dir().to_str(), Some("/nowhere/state/smtp"));

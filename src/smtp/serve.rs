@@ -7,8 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hickory_resolver::net::NetError;
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::SockaddrStorage;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -111,7 +109,7 @@ async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
     let outbound = Outbound {
         settings: tables.smtp_outbound.clone(),
         resolver,
-        own: Own { hostname: hostname.clone(), listening: own_addresses(&settings.listen) },
+        own: Own { hostname: hostname.clone(), listening: own_addresses(&settings.listen, &handover.addresses) },
         unverified: Connector::unverified()?,
         verified: Connector::verified()?,
     };
@@ -132,14 +130,7 @@ async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
 }
 
 /// Where other servers reach this one: what it listens on, with every address of this machine in place of "any".
-fn own_addresses(listen: &[SocketAddress]) -> Vec<SocketAddr> {
-    let machine: Vec<IpAddr> = match getifaddrs() {
-        Ok(all) => all.filter_map(|one| ip_of(&one.address?)).collect(),
-        Err(error) => {
-            warn!(%error, "cannot tell the addresses of this machine");
-            Vec::new()
-        }
-    };
+fn own_addresses(listen: &[SocketAddress], machine: &[IpAddr]) -> Vec<SocketAddr> {
     let expand = |address: &SocketAddress| match address {
         SocketAddress::Tcp(address) if address.ip().is_unspecified() => {
             machine.iter().map(|ip| SocketAddr::new(*ip, address.port())).collect()
@@ -148,11 +139,6 @@ fn own_addresses(listen: &[SocketAddress]) -> Vec<SocketAddr> {
         SocketAddress::Unix(_) => Vec::new(),
     };
     listen.iter().flat_map(expand).collect()
-}
-
-fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
-    let four = || address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-    four().or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
 /// What is offered on which listeners.

@@ -8,16 +8,19 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
+use nix::ifaddrs::getifaddrs;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::SockaddrStorage;
 use nix::unistd::{Gid, Pid, Uid, chdir, getpid, getppid, pipe2, setgroups, setresgid, setresuid};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -97,12 +100,28 @@ fn letter(
         role,
         effective: plan.effective.clone(),
         state_dir: state.path_for_roles().to_owned(),
+        addresses: addresses(),
         secrets,
         tls: Some(role_plan.tls.clone()),
         listeners: listeners.collect(),
         metrics: sockets.raw(&metrics_address(role, state)),
         ready: Some(ready.as_raw_fd()),
         log: log.map(AsRawFd::as_raw_fd),
+    }
+}
+
+/// The addresses of this machine. When they cannot be told, mail that would come back to us goes round until its hops are too many.
+pub(super) fn addresses() -> Vec<IpAddr> {
+    let ip_of = |address: SockaddrStorage| {
+        let four = || address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        four().or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    };
+    match getifaddrs() {
+        Ok(all) => all.filter_map(|one| ip_of(one.address?)).collect(),
+        Err(error) => {
+            warn!(%error, "cannot tell the addresses of this machine");
+            Vec::new()
+        }
     }
 }
 

@@ -262,6 +262,11 @@ fn a_state_directory_behind_a_closed_door_is_shown_to_roles_elsewhere() {
 }
 
 #[test]
+fn a_role_is_told_the_addresses_of_this_machine() {
+    assert!(super::process::addresses().contains(&std::net::Ipv4Addr::LOCALHOST.into()));
+}
+
+#[test]
 fn metrics_of_several_roles_become_one_valid_text() {
     let one =
         "# HELP a_total As.\n# TYPE a_total counter\na_total{role=\"smtp\"} 1\n# HELP b Bs.\n# TYPE b gauge\nb 2\n";
