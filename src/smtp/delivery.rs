@@ -141,6 +141,7 @@ async fn keep(
     failed: Vec<(usize, Reply)>,
 ) -> (Reply, &'static str) {
     let id = message.envelope.id;
+    let all_have_it = pending.is_empty() && failed.is_empty();
     let at = |place: usize| message.envelope.recipients.get(place).cloned();
     let fact = |(place, reply)| at(place).map(|recipient| Fact::own(recipient, reply));
     let delivered = fates.iter().enumerate().filter_map(|(place, fate)| Some((place, positive(fate)?.clone())));
@@ -167,6 +168,11 @@ async fn keep(
     match context.queue.add(messages, now.0, now.1).await {
         Ok(()) if is_queued => (reply::OK.with_text(format!("{id} queued")), "queued"),
         Ok(()) => (reply::OK.with_text(format!("{id} delivered")), "delivered"),
+        Err(error) if all_have_it => {
+            // Refused, the message would come again under another id, and all would have it twice.
+            warn!(message = %id, %error, "the sender is not told of the delivery");
+            (reply::OK.with_text(format!("{id} delivered")), "delivered")
+        }
         Err(error) => {
             // Those who have it will get it again when the client comes again; better than that the others never do.
             warn!(message = %id, %error, "cannot queue");
