@@ -3,7 +3,7 @@
 //! Owns: what follows from the fates of a queued message's recipients: records, reports, the next attempt. Called by: `smtp::runner` (mailboxes, what is too old),
 //! `smtp::outbound` (other sites). Never: attempts anything.
 //!
-//! A recipient that the other side has acknowledged is recorded at once and before anything else, and never tried again. Left is the moment
+//! A recipient that the other side has acknowledged is recorded before anything is done about the others, and never tried again. Left is the moment
 //! between the acknowledgement and that record's `fdatasync` (about a millisecond): if this process, or the other side between storing and
 //! acknowledging, is killed then, the message is delivered once more (RFC 1047 tells why nobody can avoid that). It carries the same id in `Received`
 //! and the same octets, by which a store can know it again; pop-imap does.
@@ -87,10 +87,14 @@ pub(super) async fn settle(
         let recipient = queued.message.envelope.recipients.get(*at)?.clone();
         Some(Fact { recipient, reply: reply.clone(), remote: hop.remote.clone(), is_final: hop.remote.is_none() })
     };
-    let mut reports = Vec::new();
-    if !hop.dsn {
-        let facts = sorted.delivered.iter().filter_map(fact).collect();
-        reports.extend(tell(context, &queued.message, Kind::Success, facts).await.unwrap_or_default());
+    let places = |list: &[(usize, Reply)]| -> Vec<u32> {
+        list.iter().filter_map(|(at, _)| queued.places.get(*at).copied()).collect()
+    };
+    if !sorted.delivered.is_empty() {
+        let facts = if hop.dsn { Vec::new() } else { sorted.delivered.iter().filter_map(fact).collect() };
+        let report = tell(context, &queued.message, Kind::Success, facts).await.unwrap_or_default();
+        let endings = vec![(places(&sorted.delivered), Ending::Delivered)];
+        record(context, taken, endings, report.into_iter().collect(), shutdown.clone()).await;
     }
     let facts: Vec<Fact> = sorted.failed.iter().filter_map(fact).collect();
     for Fact { recipient, reply, .. } in &facts {
@@ -98,19 +102,16 @@ pub(super) async fn settle(
     }
     let mut pause = pause(context, taken.attempts());
     match tell(context, &queued.message, Kind::Failure, facts).await {
-        Ok(report) => reports.extend(report),
+        Ok(_) if sorted.failed.is_empty() => {}
+        Ok(report) => {
+            let endings = vec![(places(&sorted.failed), failure)];
+            record(context, taken, endings, report.into_iter().collect(), shutdown).await;
+        }
         Err(()) => {
             sorted.deferred.extend(std::mem::take(&mut sorted.failed).into_iter().map(|(at, _)| at));
             sorted.reason.get_or_insert_with(|| "failed, and the sender cannot be told now".to_owned());
             pause = UNTOLD_PAUSE;
         }
-    }
-    let places = |list: &[(usize, Reply)]| list.iter().filter_map(|(at, _)| queued.places.get(*at).copied()).collect();
-    let endings: [(Vec<u32>, Ending); 2] =
-        [(places(&sorted.delivered), Ending::Delivered), (places(&sorted.failed), failure)];
-    let endings: Vec<_> = endings.into_iter().filter(|(places, _)| !places.is_empty()).collect();
-    if !endings.is_empty() || !reports.is_empty() {
-        record(context, taken, endings, reports, shutdown).await;
     }
     count("delivered", sorted.delivered.len());
     count(if failure == Ending::Expired { "expired" } else { "refused" }, sorted.failed.len());
