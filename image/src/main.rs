@@ -1,0 +1,2 @@
+//! fife-image.
+fn main() {}

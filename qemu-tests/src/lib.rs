@@ -1,0 +1,1 @@
+//! fife-qemu-tests.
