@@ -17,14 +17,14 @@ pub struct Directory {
     pub servers: Vec<SocketAddress>,
     /// Where searches start. Empty: `o=` and the site's name. (Restarts every role.)
     pub base: String,
-    /// Whom to bind as. Empty: SASL EXTERNAL over a unix socket, anonymous over TCP. (Restarts smtp and pop-imap.)
+    /// Whom to bind as. Empty: SASL EXTERNAL over a unix socket and between hosts of the site, else anonymous. (Restarts smtp and pop-imap.)
     pub bind_dn: String,
     /// Password for `bind-dn`. (Restarts smtp and pop-imap.)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind_password: Option<Secret>,
-    /// TLS with servers on TCP: none, by StartTLS, or from the first octet (ldaps). (Restarts smtp and pop-imap.)
+    /// TLS with servers on TCP: none, by StartTLS, from the first octet (ldaps), or as hosts of one site, by `[site] secret` (their `listen-site`). (Restarts smtp and pop-imap.)
     pub tls: Tls,
-    /// Certificates in PEM from one of which the servers' must come; needed for TLS. (Restarts smtp and pop-imap.)
+    /// Certificates in PEM from one of which the servers' must come; needed for StartTLS and ldaps. (Restarts smtp and pop-imap.)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_ca: Option<Secret>,
     /// Name that the servers' certificate must have. Empty: the address in `servers`. (Restarts smtp and pop-imap.)
@@ -48,6 +48,8 @@ pub enum Tls {
     StartTls,
     /// From the first octet, as on port 636.
     Tls,
+    /// From the first octet, with certificates of the site on both sides.
+    Site,
 }
 
 impl Default for Directory {

@@ -55,9 +55,10 @@ impl Material {
     /// The secrets that this role has use for: no other gets to see them.
     pub fn secrets_of(&self, role: Role) -> impl Iterator<Item = (&str, &SecretText)> {
         let is_for = move |name: &str| match role {
-            Role::LdapProxy => name.starts_with("site."),
-            Role::PopImap => name.starts_with("site.") || name.starts_with("directory."),
-            Role::Smtp => true,
+            // The site's secret stays with the supervisor; roles get certificates that it makes of it.
+            Role::LdapProxy => false,
+            Role::PopImap => name.starts_with("directory."),
+            Role::Smtp => !name.starts_with("site."),
         };
         self.secrets.iter().map(|(name, secret)| (name.as_str(), secret)).filter(move |(name, _)| is_for(name))
     }

@@ -27,6 +27,8 @@ pub struct PopImap {
     pub listen_pop3s: Vec<SocketAddress>,
     /// LMTP, for the smtp role or another mail server. Whoever reaches it can deliver: no address that strangers reach. (Restarts pop-imap.)
     pub listen_lmtp: Vec<SocketAddress>,
+    /// LMTP for the smtp role of other hosts of the site: TLS from the first octet, in which both sides prove by `[site] secret` that they are of the site. (Restarts pop-imap.)
+    pub listen_lmtp_site: Vec<SocketAddress>,
     /// Let passwords be sent without TLS from other machines. From this machine they always may. (Restarts pop-imap.)
     pub cleartext_login: bool,
     /// Largest message that is taken by LMTP or IMAP APPEND. (Restarts pop-imap.)
@@ -71,6 +73,7 @@ impl Default for PopImap {
             listen_pop3: any(110),
             listen_pop3s: any(995),
             listen_lmtp: vec![SocketAddress::Unix("run/lmtp.sock".into())],
+            listen_lmtp_site: Vec::new(),
             cleartext_login: false,
             message_size_max: Size::mib(50),
             connections_max: 20_000,

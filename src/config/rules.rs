@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::Effective;
 use super::address::SocketAddress;
+use super::directory::Tls;
 use super::document::{Content, Node};
 use super::fault::{Fault, Place};
 use super::hosts::{Host, HostAddress, Role};
@@ -14,6 +14,7 @@ use super::layers::{Layer, Layers};
 use super::listeners::Listening;
 use super::schema::Section;
 use super::walk::Walk;
+use super::{Effective, Tables};
 
 const SMTP: Section = Section::Table("smtp");
 const POP_IMAP: Section = Section::Table("pop-imap");
@@ -109,6 +110,19 @@ impl Site<'_> {
 
     fn secret(&self, faults: &mut Vec<Fault>) {
         let is_set = self.effective.values().next().is_none_or(|effective| effective.site.secret.is_some());
+        for effective in self.effective.values().filter(|_| !is_set && self.hosts.len() == 1) {
+            let Tables { smtp, pop_imap, ldap_proxy, directory, .. } = &effective.tables;
+            let seams = [
+                (SMTP, "lmtp-site", smtp.lmtp_site),
+                (POP_IMAP, "listen-lmtp-site", !pop_imap.listen_lmtp_site.is_empty()),
+                (LDAP_PROXY, "listen-site", !ldap_proxy.listen_site.is_empty()),
+                (DIRECTORY, "tls", directory.tls == Tls::Site),
+            ];
+            for (section, key, _) in seams.into_iter().filter(|(.., is_used)| *is_used) {
+                let place = self.place(&effective.host, &section, key);
+                faults.push(Fault::new(place, format!("`{key}` without `secret` in [site]: nobody is of the site")));
+            }
+        }
         if self.hosts.len() > 1 && !is_set && !self.is_faulty("", &Section::Site, "secret") {
             let place = Place::File(self.root.get("site").map_or(0..0, |node| node.key.clone()));
             let fault = Fault::new(place, "`secret` is missing in [site]: the site has more than one host");
@@ -280,7 +294,7 @@ impl Site<'_> {
                 faults.push(Fault::new(place("servers"), message).expected("one of `listen` in [ldap-proxy]"));
             }
         }
-        if directory.tls != super::directory::Tls::None
+        if matches!(directory.tls, Tls::StartTls | Tls::Tls)
             && directory.tls_ca.is_none()
             && !self.is_faulty(host, &DIRECTORY, "tls-ca")
         {

@@ -27,6 +27,8 @@ pub struct Smtp {
     pub listen_submissions: Vec<SocketAddress>,
     /// Where mail for local users is delivered, by LMTP (RFC 2033). (Restarts smtp.)
     pub lmtp: SocketAddress,
+    /// Whether `lmtp` is the `listen-lmtp-site` of another host of the site: by TLS, in which both sides prove by `[site] secret` that they are of the site. (Restarts smtp.)
+    pub lmtp_site: bool,
     /// Let passwords be sent without TLS from other machines. From this machine they always may. (Restarts smtp.)
     pub cleartext_login: bool,
     /// Largest message accepted; announced as SIZE (RFC 1870). (Restarts smtp.)
@@ -67,6 +69,7 @@ impl Default for Smtp {
             listen_submission: any(587),
             listen_submissions: any(465),
             lmtp: SocketAddress::Unix("run/lmtp.sock".into()),
+            lmtp_site: false,
             cleartext_login: false,
             message_size_max: Size::mib(50),
             recipients_max: 1000,

@@ -52,6 +52,16 @@ const SITE: &str = "[site]\nname = \"s\"\ndomain = \"example.test\"\n";
 const HOST: &str = "[hosts.a]\nroles = [\"ldap-proxy\", \"pop-imap\", \"smtp\"]\n";
 
 #[test]
+fn the_example_of_two_hosts_is_a_good_site() {
+    let loaded = load(include_str!("../../etc/two-hosts.toml")).unwrap();
+    let services = |host: &str| -> Vec<_> {
+        loaded.effective(host).unwrap().listening_all().map(|listening| listening.service).collect()
+    };
+    assert!(services("store").contains(&"lmtp-site") && services("store").contains(&"ldap-site"));
+    assert!(!services("front").contains(&"ldap-site"));
+}
+
+#[test]
 fn the_demo_loads_and_listens_where_the_readme_says() {
     let loaded = load(include_str!("../../etc/demo.toml")).unwrap();
     let demo = loaded.effective("demo").unwrap();

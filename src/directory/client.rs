@@ -22,6 +22,7 @@ use crate::base::address::{Address, Domain};
 use crate::base::clock;
 use crate::config;
 use crate::config::secret::SecretText;
+use crate::net::site::SiteTls;
 
 /// Addresses of which the answer is remembered at a time.
 const ADDRESSES_REMEMBERED_MAX: usize = 100_000;
@@ -75,7 +76,7 @@ impl Directory {
                 servers,
                 identity,
                 settings.timeout.get(),
-                Way::new(settings.tls, &settings.tls_name, None),
+                Way::new(settings.tls, &settings.tls_name, None, None),
             ),
             base: base.to_owned(),
             login_domain: None,
@@ -87,12 +88,17 @@ impl Directory {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Servers on TCP that speak TLS are trusted when their certificate comes from one of these (PEM). To be called
-    /// before the first clone; later it changes nothing.
+    /// Servers on TCP that speak TLS are trusted when their certificate comes from one of these (PEM), those of the site when they
+    /// are of the `site`. To be called before the first clone; later it changes nothing.
     #[must_use]
-    pub fn with_authority(mut self, settings: &config::directory::Directory, authority: Option<&SecretText>) -> Self {
+    pub fn with_authority(
+        mut self,
+        settings: &config::directory::Directory,
+        authority: Option<&SecretText>,
+        site: Option<&SiteTls>,
+    ) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
-            inner.pool.set_way(Way::new(settings.tls, &settings.tls_name, authority));
+            inner.pool.set_way(Way::new(settings.tls, &settings.tls_name, authority, site));
         }
         self
     }

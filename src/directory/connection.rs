@@ -34,7 +34,7 @@ const PAGE_ENTRIES: i32 = 1000;
 
 /// As whom to search.
 pub(super) enum Identity {
-    /// SASL EXTERNAL over a unix socket, anonymous over TCP.
+    /// SASL EXTERNAL over a unix socket and between hosts of the site, else anonymous.
     Own,
     /// Simple bind.
     Simple { dn: String, password: SecretText },
@@ -250,9 +250,10 @@ impl Pool {
     async fn open_as_identity(&self) -> Result<Ldap, DirectoryError> {
         let mut ldap = self.open().await?;
         let local = matches!(self.servers.first(), Some(SocketAddress::Unix(_)));
+        let is_known = local || self.way.proves_who_we_are();
         let result = match &self.identity {
             Identity::Simple { dn, password } => ldap.simple_bind(dn, password.reveal()).await,
-            Identity::Own if local => ldap.sasl_external_bind().await,
+            Identity::Own if is_known => ldap.sasl_external_bind().await,
             Identity::Own => return Ok(ldap),
         };
         let result = result.map_err(unreachable)?;

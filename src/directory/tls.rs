@@ -13,6 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::directory::Tls as Mode;
 use crate::config::secret::SecretText;
+use crate::net::site::{self, SiteTls};
 
 /// How TCP servers are spoken with.
 pub(super) struct Way {
@@ -24,12 +25,20 @@ pub(super) struct Way {
 }
 
 impl Way {
-    pub(super) fn new(mode: Mode, name: &str, authority: Option<&SecretText>) -> Self {
-        let client = match authority {
-            None => Err("[directory] tls-ca is not there".to_owned()),
-            Some(pem) => config(pem.reveal()),
+    pub(super) fn new(mode: Mode, name: &str, authority: Option<&SecretText>, site: Option<&SiteTls>) -> Self {
+        let client = match (mode, authority, site) {
+            (Mode::Site, _, Some(site)) => site.client_config().map_err(|error| error.to_string()),
+            (Mode::Site, _, None) => Err("[site] secret is not there".to_owned()),
+            (_, None, _) => Err("[directory] tls-ca is not there".to_owned()),
+            (_, Some(pem), _) => config(pem.reveal()),
         };
+        let name = if mode == Mode::Site { site::NAME } else { name };
         Self { mode, name: name.to_owned(), client }
+    }
+
+    /// The server sees by our certificate who we are: SASL EXTERNAL works (RFC 4513 section 5.2.3).
+    pub(super) fn proves_who_we_are(&self) -> bool {
+        self.mode == Mode::Site
     }
 
     /// URL and settings for a server that has this address.
@@ -38,7 +47,7 @@ impl Way {
         let scheme = match self.mode {
             Mode::None => return Ok((format!("ldap://{address}"), settings)),
             Mode::StartTls => "ldap",
-            Mode::Tls => "ldaps",
+            Mode::Tls | Mode::Site => "ldaps",
         };
         let settings = settings.set_config(self.client.clone()?).set_starttls(self.mode == Mode::StartTls);
         // The address is connected to; the name is what the certificate is compared with.

@@ -5,6 +5,7 @@
 //!
 //! - root, or whoever runs fife, over a unix socket: everything, but reading password hashes (nobody does);
 //! - fife's roles over a unix socket: reading everything;
+//! - another host of the site, known by its certificate: reading everything, and saying for whom it asks;
 //! - an administrator (`fifeRole: administrator`): everything;
 //! - a service (`fifeRole: service`): reading everything, and saying for whom it asks;
 //! - a user: reading his own entry, changing his own password;
@@ -25,6 +26,8 @@ pub(super) enum Who {
     System { uid: u32 },
     /// One of fife's roles, known by the socket.
     Role { uid: u32 },
+    /// Another host of the site, known by its certificate.
+    Host,
     /// Somebody who has bound as an entry.
     User { uuid: String, dn: Dn },
 }
@@ -43,6 +46,7 @@ impl Who {
         match self {
             Self::Anonymous => String::new(),
             Self::System { uid } | Self::Role { uid } => format!("uid={uid},cn=peercred,cn=external,cn=auth"),
+            Self::Host => "cn=host,cn=site,cn=external,cn=auth".to_owned(),
             Self::User { dn, .. } => dn.to_string(),
         }
     }
@@ -52,7 +56,7 @@ impl Who {
         match self {
             Self::Anonymous => Rights { reads: Reads::Nothing, writes: Writes::Nothing },
             Self::System { .. } => Rights { reads: Reads::Everything, writes: Writes::Everything },
-            Self::Role { .. } => Rights { reads: Reads::Everything, writes: Writes::Nothing },
+            Self::Role { .. } | Self::Host => Rights { reads: Reads::Everything, writes: Writes::Nothing },
             Self::User { uuid, dn } => {
                 let own_password = || Writes::OwnPassword { dn: dn.clone() };
                 match office {

@@ -30,7 +30,8 @@ use super::session::{self, Channel, Operation, Session, Step, Work};
 use super::writer::{self, OpenError};
 use crate::base::clock;
 use crate::base::id::Id;
-use crate::net::tls::Acceptor;
+use crate::net::site::SiteTls;
+use crate::net::tls::{Acceptor, TlsError};
 use crate::net::{Handover, Health, Limits, Listener, Peer, Shutdown, Stream, accept_loop, identity};
 
 /// How long a request may take to come in, from its first octet.
@@ -61,6 +62,8 @@ pub enum LdapProxyError {
     Open(String),
     #[error("no password hash can be made: {0}")]
     Hash(String),
+    #[error("TLS between the hosts of the site: {0}")]
+    Site(#[from] TlsError),
     #[error("a listening socket is unusable: {0}")]
     Listen(#[from] io::Error),
     #[error("the directory is in trouble that only a new start cures; what it was stands in the log")]
@@ -79,10 +82,22 @@ impl From<PasswordError> for LdapProxyError {
     }
 }
 
+/// How a listener is spoken with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// In the clear, StartTLS offered.
+    Plain,
+    /// TLS from the first octet.
+    Tls,
+    /// The same, for other hosts of the site only.
+    Site,
+}
+
 /// What every session needs.
 struct Shared {
     engine: Engine,
     tls: Option<Acceptor>,
+    site: Option<Acceptor>,
     request_len_max: usize,
     entries_max: usize,
     idle_timeout: Duration,
@@ -115,6 +130,7 @@ pub async fn serve(mut handover: Handover) -> Result<(), LdapProxyError> {
     let shared = Arc::new(Shared {
         engine,
         tls,
+        site: handover.site.as_ref().map(SiteTls::acceptor).transpose()?,
         request_len_max: settings.message_size_max.as_len(),
         entries_max: usize::try_from(settings.search_entries_max).unwrap_or(usize::MAX),
         idle_timeout: settings.idle_timeout.get(),
@@ -122,9 +138,9 @@ pub async fn serve(mut handover: Handover) -> Result<(), LdapProxyError> {
     });
     let limits = Limits::new(settings.connections_max, settings.connections_per_client_max);
     let mut services = JoinSet::new();
-    for (service, implicit_tls) in [("ldap", false), ("ldaps", true)] {
+    for (service, door) in [("ldap", Door::Plain), ("ldaps", Door::Tls), ("ldap-site", Door::Site)] {
         for listener in handover.listeners(service)? {
-            services.spawn(listen(listener, Arc::clone(&shared), Arc::clone(&limits), implicit_tls));
+            services.spawn(listen(listener, Arc::clone(&shared), Arc::clone(&limits), door));
         }
     }
     let health = Arc::downgrade(&shared);
@@ -150,12 +166,12 @@ pub async fn serve(mut handover: Handover) -> Result<(), LdapProxyError> {
     outcome
 }
 
-async fn listen(listener: Listener, shared: Arc<Shared>, limits: Arc<Limits>, implicit_tls: bool) {
+async fn listen(listener: Listener, shared: Arc<Shared>, limits: Arc<Limits>, door: Door) {
     let shutdown = shared.shutdown.clone();
     let session = move |stream: Stream, peer: Peer, _: Id| {
         let shared = Arc::clone(&shared);
         async move {
-            if let Err(error) = converse(&shared, stream, peer, implicit_tls).await {
+            if let Err(error) = converse(&shared, stream, peer, door).await {
                 debug!(%error, "connection ended");
             }
         }
@@ -164,20 +180,27 @@ async fn listen(listener: Listener, shared: Arc<Shared>, limits: Arc<Limits>, im
 }
 
 /// One connection from its first octet to its last.
-async fn converse(shared: &Shared, stream: Stream, peer: Peer, implicit_tls: bool) -> io::Result<()> {
-    let stream = match (&shared.tls, implicit_tls) {
-        (_, false) => stream,
-        (Some(tls), true) => stream.start_tls(tls, HANDSHAKE_TIMEOUT).await?,
-        (None, true) => return Ok(()),
+async fn converse(shared: &Shared, stream: Stream, peer: Peer, door: Door) -> io::Result<()> {
+    let tls = match door {
+        Door::Plain => None,
+        Door::Tls => Some(&shared.tls),
+        Door::Site => Some(&shared.site),
+    };
+    let stream = match tls {
+        None => stream,
+        Some(Some(tls)) => stream.start_tls(tls, HANDSHAKE_TIMEOUT).await?,
+        Some(None) => return Ok(()),
     };
     let channel = Channel {
         uid: peer.uid,
         is_owner: peer.uid.is_some_and(|uid| uid == 0 || uid == identity::own_uid()),
         is_role: peer.uid.is_some_and(|uid| identity::role_of(uid).is_some()),
+        // The acceptor lets in nobody else.
+        is_site: door == Door::Site,
         client: peer.ip().filter(|ip| !ip.is_loopback()),
         is_local: peer.is_local(),
         is_tls: stream.is_tls(),
-        offers_tls: shared.tls.is_some() && peer.uid.is_none(),
+        offers_tls: shared.tls.is_some() && peer.uid.is_none() && door == Door::Plain,
     };
     let session = Session::new(channel, shared.request_len_max);
     let mut connection = Connection { shared, stream: Some(stream), session, out: BytesMut::new() };

@@ -48,6 +48,8 @@ pub(super) struct Channel {
     pub(super) is_owner: bool,
     /// That user is one of fife's roles.
     pub(super) is_role: bool,
+    /// At the other end is another host of the site: it has shown its certificate.
+    pub(super) is_site: bool,
     /// Where logins over this connection come from, unless somebody who is believed says otherwise; none for this machine.
     pub(super) client: Option<IpAddr>,
     /// Nobody can listen in: unix socket or loopback.
@@ -67,6 +69,7 @@ impl Channel {
         match self.uid {
             Some(uid) if self.is_owner => Some(Who::System { uid }),
             Some(uid) if self.is_role => Some(Who::Role { uid }),
+            None if self.is_site => Some(Who::Host),
             Some(_) | None => None,
         }
     }
@@ -131,7 +134,7 @@ impl Session {
     /// `len_max`: octets of a request, at most.
     pub(super) fn new(channel: Channel, len_max: usize) -> Self {
         let codec = LdapCodec::new(Some(len_max), Some(frame::NESTING_MAX + 2));
-        let vouches = channel.is_owner || channel.is_role;
+        let vouches = channel.is_owner || channel.is_role || channel.is_site;
         Self { who: Who::Anonymous, vouches, channel, buffer: BytesMut::new(), codec, len_max }
     }
 
@@ -277,9 +280,10 @@ impl Session {
                     None => refuse(Code::InvalidCredentials, "nothing outside says who this is"),
                 }
             }
-            LdapBindCred::SASL(_) | LdapBindCred::Unsupported => {
-                refuse(Code::AuthMethodNotSupported, "simple bind, or SASL EXTERNAL over the unix socket")
-            }
+            LdapBindCred::SASL(_) | LdapBindCred::Unsupported => refuse(
+                Code::AuthMethodNotSupported,
+                "simple bind, or SASL EXTERNAL over the unix socket and between hosts of the site",
+            ),
         }
     }
 
@@ -343,7 +347,7 @@ impl Session {
         let dn = match request.user_identity.as_deref().unwrap_or_default() {
             "" => match &self.who {
                 Who::User { dn, .. } => dn.clone(),
-                Who::Anonymous | Who::System { .. } | Who::Role { .. } => {
+                Who::Anonymous | Who::System { .. } | Who::Role { .. } | Who::Host => {
                     return Err(Refusal::new(Code::UnwillingToPerform, "whose password?"));
                 }
             },

@@ -24,6 +24,7 @@ use tracing::warn;
 use super::listener::Listener;
 use super::metrics::{self, Health};
 use super::shutdown::{Shutdown, Stopper};
+use super::site::SiteTls;
 use super::tls::{Acceptor, Pem, TlsError};
 use crate::config::Effective;
 use crate::config::address::SocketAddress;
@@ -48,6 +49,8 @@ pub struct Letter {
     /// By TOML key, as "directory.bind-password".
     pub secrets: BTreeMap<String, Revealed>,
     pub tls: Option<Pem>,
+    /// Towards other hosts of the site.
+    pub site: Option<SiteTls>,
     pub listeners: Vec<HandedListener>,
     /// Where the role answers `/metrics` and `/health`: a listening unix socket.
     pub metrics: Option<RawFd>,
@@ -113,6 +116,8 @@ pub struct Handover {
     pub addresses: Vec<IpAddr>,
     secrets: BTreeMap<String, SecretText>,
     pem: Option<Pem>,
+    /// What other hosts are shown, and must show; none on a site without a secret.
+    pub site: Option<SiteTls>,
     acceptor: OnceLock<Acceptor>,
     listeners: Vec<(String, OwnedFd)>,
     metrics: Option<OwnedFd>,
@@ -137,6 +142,7 @@ impl Handover {
         handover.addresses = letter.addresses;
         handover.secrets = letter.secrets.into_iter().map(|(key, text)| (key, SecretText::new(text.0))).collect();
         handover.pem = letter.tls;
+        handover.site = letter.site;
         for listener in letter.listeners {
             handover.listeners.push((listener.service, adopt(listener.fd, &mut taken)?));
         }
@@ -190,6 +196,7 @@ impl Handover {
             addresses: Vec::new(),
             secrets: BTreeMap::new(),
             pem: None,
+            site: None,
             acceptor: OnceLock::new(),
             listeners: Vec::new(),
             metrics: None,

@@ -18,6 +18,7 @@ mod pace;
 mod peer;
 pub mod sandbox;
 mod shutdown;
+pub mod site;
 mod stream;
 pub mod tls;
 

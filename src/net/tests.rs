@@ -215,6 +215,7 @@ fn letter(listeners: Vec<HandedListener>) -> Letter {
         addresses: vec!["192.0.2.7".parse().unwrap()],
         secrets: [("directory.bind-password".to_owned(), Revealed("s3cret".into()))].into(),
         tls: Some(pem("mail1.example.test")),
+        site: None,
         listeners,
         metrics: None,
         ready: None,

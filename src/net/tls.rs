@@ -75,7 +75,11 @@ impl Acceptor {
             .with_single_cert(certificates, key)?;
         config.ticketer = ring::Ticketer::new()?;
         config.session_storage = rustls::server::ServerSessionMemoryCache::new(SESSIONS_CACHED_MAX);
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+        Ok(Self::of(config))
+    }
+
+    pub(super) fn of(config: ServerConfig) -> Self {
+        Self(TlsAcceptor::from(Arc::new(config)))
     }
 
     /// Shakes hands. Without a bound in time: `Stream::start_tls` has one.
@@ -123,6 +127,10 @@ impl Connector {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
+    pub(super) fn of(config: Arc<ClientConfig>) -> Self {
+        Self(TlsConnector::from(config))
     }
 
     /// Shakes hands. Without a bound in time: `Stream::connect_tls` has one.

@@ -47,6 +47,8 @@ pub struct Context {
     pub settings: PopImap,
     /// None when the host has no certificate: TLS is then not offered.
     pub tls: Option<Acceptor>,
+    /// For other hosts of the site; none on a site without a secret.
+    pub site: Option<Acceptor>,
     pub shutdown: Shutdown,
     /// This host, for greetings and trace headers.
     pub hostname: String,
@@ -66,7 +68,19 @@ impl Context {
     /// # Errors
     /// What the peer did wrong, or `TimedOut`, `Interrupted` (the role stops), `Unsupported` (no certificate).
     pub async fn start_tls(&self, stream: Stream) -> io::Result<Stream> {
-        let acceptor = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        self.shake_hands(stream, self.tls.as_ref()).await
+    }
+
+    /// The same with another host of the site, and nobody else.
+    ///
+    /// # Errors
+    /// As `start_tls`; also when the peer is not of the site.
+    pub async fn start_site_tls(&self, stream: Stream) -> io::Result<Stream> {
+        self.shake_hands(stream, self.site.as_ref()).await
+    }
+
+    async fn shake_hands(&self, stream: Stream, acceptor: Option<&Acceptor>) -> io::Result<Stream> {
+        let acceptor = acceptor.ok_or(io::ErrorKind::Unsupported)?;
         let mut shutdown = self.shutdown.clone();
         tokio::select! {
             stream = stream.start_tls(acceptor, self.settings.login_timeout.get()) => stream,

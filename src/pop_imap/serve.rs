@@ -15,6 +15,7 @@ use super::{imap, lmtp, metrics, pop3};
 use crate::base::id::Id;
 use crate::directory::Directory;
 use crate::net::metrics::Health;
+use crate::net::site::SiteTls;
 use crate::net::tls::TlsError;
 use crate::net::{Handover, Limits, Listener, Peer, Shutdown, Stream, accept_loop};
 
@@ -48,6 +49,7 @@ pub async fn serve(mut handover: Handover) -> Result<(), Error> {
         store: store.clone(),
         directory: directory(&handover),
         tls: tls(&handover)?,
+        site: handover.site.as_ref().map(SiteTls::acceptor).transpose()?,
         shutdown: handover.shutdown(),
         hostname: handover.site_hostname(),
         maildrops: Maildrops::default(),
@@ -84,7 +86,7 @@ fn directory(handover: &Handover) -> Directory {
     let password = handover.secret("directory.bind-password").cloned();
     let settings = &handover.effective.tables.directory;
     Directory::connect(settings, &handover.base_dn(), &handover.state_dir, password)
-        .with_authority(settings, handover.secret("directory.tls-ca"))
+        .with_authority(settings, handover.secret("directory.tls-ca"), handover.site.as_ref())
         .with_login_domain(handover.effective.site.domain.clone())
 }
 
@@ -110,6 +112,14 @@ fn start(handover: &mut Handover, context: &Arc<Context>) -> Result<JoinSet<()>,
     };
     start("lmtp", b"421 4.3.2 too many connections\r\n", |context, stream, peer, _| {
         Box::pin(lmtp::serve::session(context, stream, peer))
+    })?;
+    start("lmtp-site", b"", |context, stream, peer, _| {
+        Box::pin(async move {
+            match context.start_site_tls(stream).await {
+                Ok(stream) => lmtp::serve::session(context, stream, peer).await,
+                Err(error) => info!(%error, peer = %peer, "not a host of the site"),
+            }
+        })
     })?;
     let busy = b"* BYE [UNAVAILABLE] Too many connections\r\n";
     start("imap", busy, |context, stream, peer, _| Box::pin(imap::serve::session(context, stream, peer)))?;

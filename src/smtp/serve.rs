@@ -87,7 +87,7 @@ async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
     let domain = handover.effective.site.domain.clone();
     let password = handover.secret("directory.bind-password").cloned();
     let directory = Directory::connect(&tables.directory, &handover.base_dn(), &handover.state_dir, password)
-        .with_authority(&tables.directory, handover.secret("directory.tls-ca"))
+        .with_authority(&tables.directory, handover.secret("directory.tls-ca"), handover.site.as_ref())
         .with_login_domain(domain.clone());
     let resolver = dns::resolver(&tables.dns)?;
     let authentication = Authentication::new(
@@ -103,7 +103,13 @@ async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
     let queue_routes = Arc::clone(&routes);
     let open = move || Queue::open(&queue_dir, size_max, queue_routes, clock::monotonic());
     let queue = tokio::task::spawn_blocking(open).await??;
-    let lmtp = lmtp::Pool::new(handover.path_of(&settings.lmtp), hostname.clone(), handover.shutdown());
+    let site = match (settings.lmtp_site, &handover.site) {
+        (false, _) => None,
+        (true, Some(site)) => Some(site.connector()?),
+        // Never in the clear instead.
+        (true, None) => return Err(TlsError::None.into()),
+    };
+    let lmtp = lmtp::Pool::new(handover.path_of(&settings.lmtp), site, hostname.clone(), handover.shutdown());
     let space = Space::new(handover.role_dir(), settings.free_space_min.get());
     let memory = Semaphore::new(Context::memory_units(&settings));
     let outbound = Outbound {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{clock, durable};
 use crate::net::tls::Pem;
 
-const DAY_SECS: u64 = 24 * 3600;
+pub(super) const DAY_SECS: u64 = 24 * 3600;
 /// Life of a certificate: what Apple's clients accept at most of a certificate that the user trusted by hand.
 const LIFE_DAYS: u64 = 825;
 /// Rest of its life at which it is made anew.
@@ -29,16 +29,18 @@ pub enum CertificateError {
     Make(#[from] rcgen::Error),
     #[error("cannot keep the certificate in {path}: {source}", path = .path.display())]
     Keep { path: PathBuf, source: io::Error },
+    #[error("`[site] secret` is unusable: {0}")]
+    Secret(String),
 }
 
 /// What the certificate beside it was made for. Written last: without it, or with another hash in it, all is made anew.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Made {
-    names: BTreeSet<String>,
+pub(super) struct Made {
+    pub(super) names: BTreeSet<String>,
     /// End of its life, seconds since 1970.
-    expires: u64,
+    pub(super) expires: u64,
     /// BLAKE3 of certificate and key.
-    hash: String,
+    pub(super) hash: String,
 }
 
 /// The certificate kept in `dir`, made now when there is none, when it does not name these `names`, or when its life
@@ -57,7 +59,7 @@ pub(super) fn self_signed(dir: &Path, names: &BTreeSet<String>) -> Result<Pem, C
 }
 
 /// What is kept, if it still serves.
-fn kept(dir: &Path, names: &BTreeSet<String>, now: u64) -> Option<Pem> {
+pub(super) fn kept(dir: &Path, names: &BTreeSet<String>, now: u64) -> Option<Pem> {
     let made: Made = serde_json::from_slice(&fs::read(dir.join("made.json")).ok()?).ok()?;
     let pem = Pem {
         certificate: fs::read_to_string(dir.join("certificate.pem")).ok()?,
@@ -81,19 +83,19 @@ fn make(names: &BTreeSet<String>, now: u64, expires: u64) -> Result<Pem, rcgen::
 }
 
 /// Year, month and day of a time.
-fn date(unix_secs: u64) -> (i32, u8, u8) {
+pub(super) fn date(unix_secs: u64) -> (i32, u8, u8) {
     let day = i64::try_from(unix_secs).ok().and_then(|secs| DateTime::from_timestamp(secs, 0)).unwrap_or_default();
     (day.year(), u8::try_from(day.month()).unwrap_or(1), u8::try_from(day.day()).unwrap_or(1))
 }
 
-fn hash(pem: &Pem) -> String {
+pub(super) fn hash(pem: &Pem) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(pem.certificate.as_bytes());
     hasher.update(pem.key.as_bytes());
     hasher.finalize().to_hex().to_string()
 }
 
-fn keep(dir: &Path, pem: &Pem, made: &Made) -> io::Result<()> {
+pub(super) fn keep(dir: &Path, pem: &Pem, made: &Made) -> io::Result<()> {
     durable::replace(&dir.join("key.pem"), pem.key.as_bytes(), 0o600)?;
     durable::replace(&dir.join("certificate.pem"), pem.certificate.as_bytes(), 0o600)?;
     durable::replace(&dir.join("made.json"), &serde_json::to_vec(made)?, 0o600)

@@ -6,7 +6,7 @@
 //! One loop owns everything and is told what happened (`Event`); tasks around it wait: for processes, signals, control
 //! connections, timers.
 //!
-//! - `plan`: what is to run, and what a reload changes; `certificate`: the self-signed one;
+//! - `plan`: what is to run, and what a reload changes; `certificate`: the self-signed one; `site`: the one for other hosts;
 //! - `state`: the state directory; `sockets`: what is listened on;
 //! - `process`: between fork and exec, and until the end; `unit`, `backoff`: one role over its processes;
 //! - `reload`: following the changed file; `report`: the status;
@@ -21,6 +21,7 @@ mod plan;
 mod process;
 mod reload;
 mod report;
+mod site;
 mod sockets;
 mod state;
 pub mod status;

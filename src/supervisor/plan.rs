@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::certificate::{self, CertificateError};
+use super::site;
 use crate::config::address::SocketAddress;
 use crate::config::hosts::{HostAddress, Role};
 use crate::config::identity::{HostError, Identity};
@@ -15,6 +16,7 @@ use crate::config::load::Loaded;
 use crate::config::material::{Material, RoleView, role_view};
 use crate::config::{Effective, Faults};
 use crate::net::handover::base_dn;
+use crate::net::site::SiteTls;
 use crate::net::tls::Pem;
 
 /// Where plans come from.
@@ -45,6 +47,8 @@ pub(super) struct RolePlan {
     /// The door takes it from `[directory]`, which otherwise concerns only those who ask.
     pub(super) base_dn: String,
     pub(super) tls: Pem,
+    /// Towards other hosts; none without `[site] secret`.
+    pub(super) site: Option<SiteTls>,
     pub(super) listeners: Vec<PlannedListener>,
 }
 
@@ -91,23 +95,28 @@ impl Source {
                 certificate::self_signed(&self.state_dir.join("tls"), &names(&effective, addresses))?
             }
         };
-        let roles = effective.roles.iter().map(|role| (*role, self.role_plan(&effective, *role, &material, &tls)));
-        let roles = roles.collect();
+        let site = match material.secrets.get("site.secret") {
+            Some(secret) => Some(site::tls(&self.state_dir.join("tls/site"), &effective.site.name, &host, secret)?),
+            None => None,
+        };
+        let plan = |role: &Role| RolePlan {
+            view: role_view(&effective, *role, &material),
+            base_dn: base_dn(&effective),
+            tls: tls.clone(),
+            site: site.clone(),
+            listeners: self.listeners(&effective, *role),
+        };
+        let roles = effective.roles.iter().map(|role| (*role, plan(role))).collect();
         let metrics = effective.listening(None).map(|one| one.address.in_dir(&self.state_dir)).collect();
         Ok(Plan { effective, material, roles, metrics })
     }
 
-    fn role_plan(&self, effective: &Effective, role: Role, material: &Material, tls: &Pem) -> RolePlan {
+    fn listeners(&self, effective: &Effective, role: Role) -> Vec<PlannedListener> {
         let listeners = effective.listening(Some(role)).map(|listening| PlannedListener {
             service: listening.service,
             address: listening.address.in_dir(&self.state_dir),
         });
-        RolePlan {
-            view: role_view(effective, role, material),
-            base_dn: base_dn(effective),
-            tls: tls.clone(),
-            listeners: listeners.collect(),
-        }
+        listeners.collect()
     }
 }
 

@@ -103,6 +103,7 @@ fn letter(
         addresses: addresses(),
         secrets,
         tls: Some(role_plan.tls.clone()),
+        site: role_plan.site.clone(),
         listeners: listeners.collect(),
         metrics: sockets.raw(&metrics_address(role, state)),
         ready: Some(ready.as_raw_fd()),

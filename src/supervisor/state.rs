@@ -73,6 +73,7 @@ impl StateDir {
             }
         })?;
         make(&path.join("tls"), 0o700)?;
+        make(&path.join("tls/site"), 0o700)?;
         Ok(Self { path: path.to_owned(), privileged, hidden, _lock: lock })
     }
 

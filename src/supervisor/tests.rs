@@ -286,3 +286,23 @@ fn resident_memory_is_read_from_proc() {
     assert!(status::rss_bytes(std::process::id()).unwrap() > 1 << 16);
     assert_eq!(status::rss_bytes(0), None);
 }
+
+#[test]
+fn hosts_of_a_site_make_one_authority_and_certificates_of_their_own() {
+    let secret = |text: &str| crate::config::secret::SecretText::new(text.to_owned());
+    let make =
+        |dir: &Path, site: &str, host: &str, text: &str| super::site::tls(dir, site, host, &secret(text)).unwrap();
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (a, b) = (make(one.path(), "s", "a", "sixteen letters."), make(other.path(), "s", "b", "sixteen letters."));
+    assert_eq!(a.authority, b.authority);
+    assert_ne!(a.own, b.own);
+    // Kept: a reload without a change restarts nobody.
+    assert_eq!(make(one.path(), "s", "a", "sixteen letters."), a);
+    // Another secret, another site: another authority, and nothing of the old certificate stays.
+    for (site, text) in [("s", "Sixteen letters."), ("t", "sixteen letters.")] {
+        let changed = make(one.path(), site, "a", text);
+        assert_ne!(changed.authority, a.authority);
+        assert_ne!(changed.own, a.own);
+    }
+    assert!(!a.own.certificate.contains("PRIVATE") && !format!("{a:?}").contains("PRIVATE"));
+}

@@ -39,6 +39,8 @@ const PORTS: [(&str, u16); 11] = [
 pub struct Site {
     dir: tempfile::TempDir,
     ip: Ipv4Addr,
+    /// Which of the file's hosts it is; the file tells when there is one only.
+    host: Option<&'static str>,
     child: Option<Child>,
 }
 
@@ -62,9 +64,14 @@ impl Site {
         // Roles run under uids of their own and must reach the state directory.
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let ip = own_address();
-        let site = Self { dir, ip, child: None };
+        let site = Self { dir, ip, host: None, child: None };
         std::fs::write(site.config(), format!("{}\n{more}", usual_toml(ip, &site.state()))).unwrap();
         site
+    }
+
+    /// Makes it this host of the file.
+    pub fn be(&mut self, host: &'static str) {
+        self.host = Some(host);
     }
 
     /// Starts `fife run` and waits until every role is healthy.
@@ -214,7 +221,9 @@ impl Site {
     /// `--config`, `--state` for this site behind a command's name.
     fn flags(&self, command: &str) -> Vec<String> {
         let (config, state) = (self.config().display().to_string(), self.state().display().to_string());
-        vec![command.to_owned(), "--config".into(), config, "--state".into(), state]
+        let mut flags = vec![command.to_owned(), "--config".into(), config, "--state".into(), state];
+        flags.extend(self.host.into_iter().flat_map(|host| ["--host".to_owned(), host.to_owned()]));
+        flags
     }
 
     /// What the last `fife run` has told people on standard output.

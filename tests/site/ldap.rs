@@ -886,7 +886,7 @@ fn roles_ask_openldap_over_tls_and_only_the_one_that_they_trust() {
             ..Settings::default()
         };
         let directory = Directory::connect(&settings, "dc=school,dc=test", slapd.dir.path(), Some(secret("reads")))
-            .with_authority(&settings, Some(authority));
+            .with_authority(&settings, Some(authority), None);
         let runtime = runtime();
         runtime
             .block_on(directory.authenticate("wf@school.test", &secret(password), None))

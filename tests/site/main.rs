@@ -22,6 +22,7 @@ mod dns;
 #[allow(dead_code, reason = "each helper serves some of the modules")]
 mod harness;
 mod hostile;
+mod hosts;
 mod house;
 mod imap;
 mod ldap;

@@ -14,7 +14,8 @@ use tracing::{debug, info, warn};
 use crate::base::address::Address;
 use crate::base::clock;
 use crate::config::address::SocketAddress;
-use crate::net::{Shutdown, Stream};
+use crate::net::tls::Connector;
+use crate::net::{Shutdown, Stream, site};
 use crate::smtp::client::connection::Text;
 use crate::smtp::client::{Begin, Client, Connection, Dialect, Lost, Target, Timeouts, Wishes};
 use crate::smtp::envelope::Message;
@@ -54,6 +55,8 @@ pub struct Pool {
 
 struct Inner {
     server: SocketAddress,
+    /// For a server on another host of the site.
+    tls: Option<Connector>,
     hostname: String,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
@@ -61,12 +64,12 @@ struct Inner {
 }
 
 impl Pool {
-    /// The server at this address; nothing is opened yet. `hostname` is by what we greet. Watches over the server until shutdown; must be called inside a runtime.
+    /// The server at this address, on another host of the site by `tls`; nothing is opened yet. `hostname` is by what we greet. Watches over the server until shutdown; must be called inside a runtime.
     #[must_use]
-    pub fn new(server: SocketAddress, hostname: String, shutdown: Shutdown) -> Self {
+    pub fn new(server: SocketAddress, tls: Option<Connector>, hostname: String, shutdown: Shutdown) -> Self {
         let (away, watcher) = watch::channel(false);
         let (idle, permits) = (Mutex::default(), Semaphore::new(CONNECTIONS_MAX));
-        let pool = Self { inner: Arc::new(Inner { server, hostname, idle, permits, away }) };
+        let pool = Self { inner: Arc::new(Inner { server, tls, hostname, idle, permits, away }) };
         tokio::spawn(probe(pool.clone(), watcher, shutdown));
         pool
     }
@@ -179,6 +182,10 @@ impl Inner {
                     Stream::from(stream)
                 }
                 SocketAddress::Unix(path) => Stream::from(UnixStream::connect(path).await?),
+            };
+            let stream = match &self.tls {
+                Some(tls) => stream.connect_tls(tls, site::NAME, PATIENCE).await?,
+                None => stream,
             };
             let client = Client::new(Dialect::Lmtp, self.hostname.clone(), Wishes::default(), false);
             Connection::greet(stream, client, TIMEOUTS, None).await

@@ -321,7 +321,7 @@ async fn connections_are_used_again() {
     let path = dir.path().join("lmtp");
     let accepted = serve(&path, &[Manner::Good]);
     let (_stopper, shutdown) = Shutdown::pair();
-    let pool = Pool::new(SocketAddress::Unix(path), "c".into(), shutdown);
+    let pool = Pool::new(SocketAddress::Unix(path), None, "c".into(), shutdown);
     for _ in 0..5 {
         assert!(deliver(&pool, &["a@example.test"]).await.iter().all(is_positive));
     }
@@ -334,7 +334,7 @@ async fn a_plain_server_is_served_too() {
     let path = dir.path().join("lmtp");
     serve(&path, &[Manner::Plain]);
     let (_stopper, shutdown) = Shutdown::pair();
-    let pool = Pool::new(SocketAddress::Unix(path), "c".into(), shutdown);
+    let pool = Pool::new(SocketAddress::Unix(path), None, "c".into(), shutdown);
     assert!(deliver(&pool, &["a@example.test"]).await.iter().all(is_positive));
 }
 
@@ -344,7 +344,7 @@ async fn an_idle_connection_that_died_is_replaced() {
     let path = dir.path().join("lmtp");
     let accepted = serve(&path, &[Manner::Tired, Manner::Good]);
     let (_stopper, shutdown) = Shutdown::pair();
-    let pool = Pool::new(SocketAddress::Unix(path), "c".into(), shutdown);
+    let pool = Pool::new(SocketAddress::Unix(path), None, "c".into(), shutdown);
     assert!(deliver(&pool, &["a@example.test"]).await.iter().all(is_positive));
     assert!(deliver(&pool, &["a@example.test"]).await.iter().all(is_positive));
     assert_eq!(accepted.load(Ordering::SeqCst), 2);
@@ -355,7 +355,7 @@ async fn a_server_that_is_not_there_is_away_until_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lmtp");
     let (_stopper, shutdown) = Shutdown::pair();
-    let pool = Pool::new(SocketAddress::Unix(path.clone()), "c".into(), shutdown);
+    let pool = Pool::new(SocketAddress::Unix(path.clone()), None, "c".into(), shutdown);
     let mut away = pool.away();
     assert_eq!(deliver(&pool, &["a@example.test", "b@example.test"]).await, [Fate::NotTried, Fate::NotTried]);
     assert!(*away.borrow_and_update());
@@ -370,12 +370,12 @@ async fn doubt_begins_only_when_the_whole_message_was_sent() {
     let (_stopper, shutdown) = Shutdown::pair();
     let path = dir.path().join("early");
     serve(&path, &[Manner::DiesEarly]);
-    let pool = Pool::new(SocketAddress::Unix(path), "c".into(), shutdown.clone());
+    let pool = Pool::new(SocketAddress::Unix(path), None, "c".into(), shutdown.clone());
     let fates = deliver(&pool, &["a@example.test"]).await;
     assert!(matches!(fates[..], [Fate::NotTried | Fate::Unknown]), "{fates:?}");
     let path = dir.path().join("late");
     serve(&path, &[Manner::DiesLate]);
-    let pool = Pool::new(SocketAddress::Unix(path), "c".into(), shutdown);
+    let pool = Pool::new(SocketAddress::Unix(path), None, "c".into(), shutdown);
     assert_eq!(deliver(&pool, &["a@example.test"]).await, [Fate::Unknown]);
 }
 
@@ -385,7 +385,7 @@ async fn more_recipients_than_a_transaction_holds_take_several() {
     let path = dir.path().join("lmtp");
     serve(&path, &[Manner::Good]);
     let (_stopper, shutdown) = Shutdown::pair();
-    let pool = Pool::new(SocketAddress::Unix(path), "c".into(), shutdown);
+    let pool = Pool::new(SocketAddress::Unix(path), None, "c".into(), shutdown);
     let names: Vec<String> = (0..2500).map(|number| format!("u{number}@example.test")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let fates = deliver(&pool, &names).await;
