@@ -60,8 +60,11 @@ impl Listener {
             Kind::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Without credentials the peer is nobody that is trusted.
-                let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-                Ok((Stream::Unix(stream), Peer::unix(uid)))
+                let credentials = stream.peer_cred().ok();
+                let uid = credentials.map(|credentials| credentials.uid());
+                let pid =
+                    credentials.and_then(|credentials| u32::try_from(credentials.pid()?).ok()).filter(|&pid| pid > 0);
+                Ok((Stream::Unix(stream), Peer { pid, ..Peer::unix(uid) }))
             }
         }
     }

@@ -14,6 +14,8 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// Its user, for a unix socket (peer credentials).
     pub uid: Option<u32>,
+    /// Its process when it connected, for a unix socket; none when it is in another pid namespace.
+    pub pid: Option<u32>,
 }
 
 /// What connections are counted by: an IPv4 address, or the /64 that an IPv6 host can pick addresses from.
@@ -24,13 +26,13 @@ impl Peer {
     /// The peer of a TCP connection.
     #[must_use]
     pub fn tcp(address: SocketAddr) -> Self {
-        Self { address: Some(SocketAddr::new(address.ip().to_canonical(), address.port())), uid: None }
+        Self { address: Some(SocketAddr::new(address.ip().to_canonical(), address.port())), uid: None, pid: None }
     }
 
     /// The peer of a unix socket.
     #[must_use]
     pub fn unix(uid: Option<u32>) -> Self {
-        Self { address: None, uid }
+        Self { address: None, uid, pid: None }
     }
 
     /// Its IP address, for TCP.

@@ -1,14 +1,19 @@
 //! The control socket: one line of JSON in, one line out.
 //!
 //! Owns: `Request`, `Reply`, the server in the supervisor and the client of the commands. Called by: the supervisor,
-//! `fife status|reload|stop`. Never: lets in anybody but root and the user that fife runs as (peer credentials).
+//! `fife status|reload|stop`. Never: lets in anybody but root and the user that fife runs as (peer credentials), and none of its roles,
+//! which are that user when fife does not run as root.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -65,16 +70,49 @@ pub struct Reloaded {
 /// A request on its way to the supervisor's loop.
 pub(super) type Asked = (Request, oneshot::Sender<Reply>);
 
+/// The processes of the roles, from before they have read anything until they are waited for: none of them may ask.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RolePids(Arc<Mutex<BTreeSet<u32>>>);
+
+impl RolePids {
+    pub(super) fn insert(&self, pid: u32) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+    }
+
+    pub(super) fn remove(&self, pid: u32) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    }
+
+    fn contains(&self, pid: u32) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+    }
+
+    /// Whether the peer may ask. One that has gone meanwhile may not: it could have been a role, whose pid is not known any more.
+    /// Roles make no processes, so there is nobody who could ask for them.
+    fn admit(&self, peer: &Peer) -> bool {
+        let is_owner = peer.uid.is_some_and(|uid| uid == 0 || uid == identity::own_uid());
+        // No pid: of a container's host, say. The roles are in our namespace.
+        is_owner && peer.pid.is_none_or(|pid| is_there(pid) && !self.contains(pid))
+    }
+}
+
+/// Whether the process is there, or a zombie that nobody has waited for.
+fn is_there(pid: u32) -> bool {
+    i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
+}
+
 /// Serves the socket until the process ends.
-pub(super) async fn serve(listener: Listener, asked: mpsc::Sender<Asked>) {
+pub(super) async fn serve(listener: Listener, asked: mpsc::Sender<Asked>, roles: RolePids) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.accept().await {
+            // Before it is listened to: a role must not keep others waiting either.
+            Ok((_, peer)) if !roles.admit(&peer) => warn!(%peer, pid = peer.pid, "control connection refused"),
             Ok((stream, peer)) => {
                 let asked = asked.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, peer, asked).await {
+                    if let Err(error) = converse(stream, asked).await {
                         info!(%peer, %error, "control connection failed");
                     }
                     drop(slot);
@@ -88,11 +126,7 @@ pub(super) async fn serve(listener: Listener, asked: mpsc::Sender<Asked>) {
     }
 }
 
-async fn converse(stream: Stream, peer: Peer, asked: mpsc::Sender<Asked>) -> io::Result<()> {
-    if !peer.uid.is_some_and(|uid| uid == 0 || uid == identity::own_uid()) {
-        warn!(%peer, "control connection refused");
-        return Ok(());
-    }
+async fn converse(stream: Stream, asked: mpsc::Sender<Asked>) -> io::Result<()> {
     let mut stream = tokio::io::BufReader::new(stream);
     let mut line = Vec::new();
     let mut bounded = (&mut stream).take(REQUEST_BYTES_MAX);

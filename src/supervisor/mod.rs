@@ -46,7 +46,7 @@ use crate::config::address::SocketAddress;
 use crate::config::hosts::Role;
 use crate::net::{Listener, Shutdown, Stopper, log};
 
-use control::{Asked, Reply, Request};
+use control::{Asked, Reply, Request, RolePids};
 pub use founding::FirstAdministrator;
 use founding::Founding;
 use plan::Plan;
@@ -130,6 +130,7 @@ pub struct Supervisor<F> {
     state: StateDir,
     sockets: Sockets,
     units: BTreeMap<Role, Unit>,
+    role_pids: RolePids,
     /// Counts processes of all roles.
     generations: u64,
     events: mpsc::Sender<Event>,
@@ -178,6 +179,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             state,
             sockets,
             units: BTreeMap::new(),
+            role_pids: RolePids::default(),
             generations: 0,
             events,
             asked,
@@ -276,15 +278,17 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         };
         let (orders, order_inbox) = mpsc::channel(4);
         let pid = running.pid;
+        self.role_pids.insert(pid);
         info!(started = %role, pid, "role started");
         unit.phase = Phase::Running(Process { pid, since: clock::monotonic(), ready: false, stopping: None, orders });
-        let events = self.events.clone();
+        let (events, role_pids) = (self.events.clone(), self.role_pids.clone());
         tokio::spawn(async move {
             let ready_events = events.clone();
             let on_ready = move || {
                 tokio::spawn(async move { ready_events.send(Event::Ready(role, generation)).await });
             };
             let how = running.attend(order_inbox, on_ready).await;
+            role_pids.remove(pid);
             // An error: the supervisor itself is ending.
             drop(events.send(Event::Ended(role, generation, how)).await);
         });
@@ -416,7 +420,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
     fn serve_control(&self) -> io::Result<()> {
         let fd = self.sockets.get(&control_address(&self.state)).ok_or(io::ErrorKind::NotFound)?;
         let listener = Listener::from_fd(fd.try_clone_to_owned()?)?;
-        tokio::spawn(control::serve(listener, self.asked.clone()));
+        tokio::spawn(control::serve(listener, self.asked.clone(), self.role_pids.clone()));
         Ok(())
     }
 

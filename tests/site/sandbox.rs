@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -126,6 +126,7 @@ fn attempts(handover: &Handover, go: &str) -> Outcomes {
     pids.for_each(|pid| outcomes.extend(processes(pid)));
     outcomes.extend(programs());
     outcomes.extend(network(&handover.role_dir()));
+    outcomes.extend(control(&handover.state_dir));
     outcomes.extend(kernel());
     outcomes
 }
@@ -252,6 +253,20 @@ fn network(own: &Path) -> Outcomes {
         outcomes.push((what.to_owned(), outcome));
     }
     outcomes
+}
+
+/// What the supervisor does for its owner.
+fn control(state: &Path) -> Outcomes {
+    let ask = |command: &str| -> io::Result<()> {
+        let mut stream = UnixStream::connect(state.join("run/control.sock"))?;
+        stream.write_all(format!("{{\"command\":\"{command}\"}}\n").as_bytes())?;
+        match BufReader::new(stream).lines().next() {
+            Some(answer) => answer.map(drop),
+            None => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    };
+    let questions = ["status", "reload", "stop"].into_iter();
+    questions.map(|command| (format!("ask for {command}"), ask(command))).collect()
 }
 
 fn kernel() -> Outcomes {
