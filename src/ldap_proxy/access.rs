@@ -4,7 +4,7 @@
 //! whether a user administers is told to it.
 //!
 //! - root, or whoever runs fife, over a unix socket: everything, but reading password hashes (nobody does);
-//! - fife's roles over a unix socket: reading everything;
+//! - fife's roles over a unix socket: reading everything, secrets (private keys) only smtp, which signs with them;
 //! - another host of the site, known by its certificate: reading everything, and saying for whom it asks;
 //! - an administrator (`fifeRole: administrator`): everything;
 //! - a service (`fifeRole: service`): reading everything, and saying for whom it asks;
@@ -15,6 +15,7 @@ use super::change::{Change, Modification};
 use super::dn::Dn;
 use super::entry::Entry;
 use super::schema;
+use crate::config::hosts::Role;
 use crate::directory::vocabulary as names;
 
 /// Whom the connection speaks for (RFC 4513 section 4, authorization identity).
@@ -25,7 +26,7 @@ pub(super) enum Who {
     /// root or whoever runs fife, known by the socket.
     System { uid: u32 },
     /// One of fife's roles, known by the socket.
-    Role { uid: u32 },
+    Role { uid: u32, role: Role },
     /// Another host of the site, known by its certificate.
     Host,
     /// Somebody who has bound as an entry.
@@ -45,7 +46,7 @@ impl Who {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Anonymous => String::new(),
-            Self::System { uid } | Self::Role { uid } => format!("uid={uid},cn=peercred,cn=external,cn=auth"),
+            Self::System { uid } | Self::Role { uid, .. } => format!("uid={uid},cn=peercred,cn=external,cn=auth"),
             Self::Host => "cn=host,cn=site,cn=external,cn=auth".to_owned(),
             Self::User { dn, .. } => dn.to_string(),
         }
@@ -56,7 +57,10 @@ impl Who {
         match self {
             Self::Anonymous => Rights { reads: Reads::Nothing, writes: Writes::Nothing },
             Self::System { .. } => Rights { reads: Reads::Everything, writes: Writes::Everything },
-            Self::Role { .. } | Self::Host => Rights { reads: Reads::Everything, writes: Writes::Nothing },
+            Self::Role { role: Role::Smtp, .. } | Self::Host => {
+                Rights { reads: Reads::Everything, writes: Writes::Nothing }
+            }
+            Self::Role { .. } => Rights { reads: Reads::AllButSecrets, writes: Writes::Nothing },
             Self::User { uuid, dn } => {
                 let own_password = || Writes::OwnPassword { dn: dn.clone() };
                 match office {
@@ -108,7 +112,11 @@ pub(super) struct Rights {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reads {
     Nothing,
-    Own { uuid: String },
+    Own {
+        uuid: String,
+    },
+    /// Every entry, without the attributes that are secret.
+    AllButSecrets,
     Everything,
 }
 

@@ -200,7 +200,7 @@ impl Engine {
         }
         match &rights.reads {
             Reads::Nothing => Err(Refusal::new(Code::InsufficentAccessRights, "bind first")),
-            Reads::Everything => {
+            Reads::Everything | Reads::AllButSecrets => {
                 self.require(&search.base).await?;
                 Ok(Begun::Tree(search.plan(&self.base)))
             }
@@ -419,7 +419,7 @@ impl Engine {
         let key = dn.key();
         let entry = match &rights.reads {
             Reads::Nothing => return Err(Refusal::insufficient_access()),
-            Reads::Everything => self.read(move |view| view.by_key(&key)).await?,
+            Reads::Everything | Reads::AllButSecrets => self.read(move |view| view.by_key(&key)).await?,
             Reads::Own { uuid } => {
                 let own = self.read(move |view| view.by_key(&key)).await?;
                 own.filter(|entry| entry.text(names::ENTRY_UUID) == Some(uuid))

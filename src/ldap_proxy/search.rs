@@ -93,7 +93,7 @@ impl Search {
     /// The entry as it is returned, and about its octets; none when it does not fit or is not to be seen.
     pub(super) fn show(&self, entry: Entry, reads: &Reads) -> Option<(LdapSearchResultEntry, usize)> {
         let visible = match reads {
-            Reads::Everything => true,
+            Reads::Everything | Reads::AllButSecrets => true,
             Reads::Own { uuid } => entry.text("entryUUID") == Some(uuid),
             Reads::Nothing => false,
         };

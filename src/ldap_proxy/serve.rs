@@ -194,7 +194,7 @@ async fn converse(shared: &Shared, stream: Stream, peer: Peer, door: Door) -> io
     let channel = Channel {
         uid: peer.uid,
         is_owner: peer.uid.is_some_and(|uid| uid == 0 || uid == identity::own_uid()),
-        is_role: peer.uid.is_some_and(|uid| identity::role_of(uid).is_some()),
+        role: peer.uid.and_then(identity::role_of),
         // The acceptor lets in nobody else.
         is_site: door == Door::Site,
         client: peer.ip().filter(|ip| !ip.is_loopback()),
@@ -428,7 +428,9 @@ impl Bounds {
         let is_administrator = rights.may_bring_hashes();
         let (entries_max, time_max) = match (is_administrator, &rights.reads) {
             (true, _) => (usize::MAX, Duration::MAX),
-            (false, Reads::Everything | Reads::Own { .. } | Reads::Nothing) => (entries_max, SEARCH_TIME_MAX),
+            (false, Reads::Everything | Reads::AllButSecrets | Reads::Own { .. } | Reads::Nothing) => {
+                (entries_max, SEARCH_TIME_MAX)
+            }
         };
         Self {
             entries_max: search.entries_max.map_or(entries_max, |wanted| wanted.min(entries_max)),

@@ -30,6 +30,7 @@ use super::plan::Cursor;
 use super::publish;
 use super::refusal::Refusal;
 use super::search::{Page, Search};
+use crate::config::hosts::Role;
 use crate::config::secret::SecretText;
 
 /// Octets of a request from somebody who has not said who he is: enough for a bind or a search.
@@ -46,8 +47,8 @@ pub(super) struct Channel {
     pub(super) uid: Option<u32>,
     /// That user is root or the one that this process runs as.
     pub(super) is_owner: bool,
-    /// That user is one of fife's roles.
-    pub(super) is_role: bool,
+    /// That user is one of fife's roles: this one.
+    pub(super) role: Option<Role>,
     /// At the other end is another host of the site: it has shown its certificate.
     pub(super) is_site: bool,
     /// Where logins over this connection come from, unless somebody who is believed says otherwise; none for this machine.
@@ -68,9 +69,9 @@ impl Channel {
     fn external(self) -> Option<Who> {
         match self.uid {
             Some(uid) if self.is_owner => Some(Who::System { uid }),
-            Some(uid) if self.is_role => Some(Who::Role { uid }),
+            Some(uid) => self.role.map(|role| Who::Role { uid, role }),
             None if self.is_site => Some(Who::Host),
-            Some(_) | None => None,
+            None => None,
         }
     }
 }
@@ -134,7 +135,7 @@ impl Session {
     /// `len_max`: octets of a request, at most.
     pub(super) fn new(channel: Channel, len_max: usize) -> Self {
         let codec = LdapCodec::new(Some(len_max), Some(frame::NESTING_MAX + 2));
-        let vouches = channel.is_owner || channel.is_role || channel.is_site;
+        let vouches = channel.is_owner || channel.role.is_some() || channel.is_site;
         Self { who: Who::Anonymous, vouches, channel, buffer: BytesMut::new(), codec, len_max }
     }
 

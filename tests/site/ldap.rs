@@ -525,6 +525,21 @@ fn private_keys_are_read_by_those_who_read_everything_and_told_to_nobody_else() 
         let seen = good(&as_user("ldapsearch", &["-LLL", "-b", "o=demo", filter, "dn"]));
         assert_eq!(seen, "", "{filter}");
     }
+    // fife's roles read everything else.
+    if nix::unistd::geteuid().is_root() {
+        let url = socket_url(&site);
+        let as_uid = |uid: &str| {
+            let become_it =
+                ["--reuid", uid, "--regid", uid, "--groups", "6100", "ldapsearch", "-LLL", "-Q", "-Y", "EXTERNAL"];
+            good(&run("setpriv", &[&become_it[..], &["-H", &url], &of_domain].concat(), b""))
+        };
+        assert!(as_uid("6103").contains("fifeDkimKey:"), "smtp signs with it");
+        let mailboxes = as_uid("6102");
+        assert!(
+            mailboxes.contains("associatedDomain: example.test") && !mailboxes.contains("fifeDkimKey"),
+            "{mailboxes}"
+        );
+    }
     refused(&as_user("ldapsearch", &of_domain), 32);
     refused(&as_user("ldapcompare", &[U1, "fifeDkimKey:stray key"]), 50);
     refused(&as_user("ldapcompare", &[DOMAIN, "fifeDkimKey:x"]), 32);

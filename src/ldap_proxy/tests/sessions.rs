@@ -11,7 +11,8 @@ use ldap3_proto::{LdapCodec, LdapFilter};
 use tokio_util::codec::Encoder;
 
 use super::ber;
-use crate::ldap_proxy::access::{Office, Who};
+use crate::config::hosts::Role;
+use crate::ldap_proxy::access::{Office, Reads, Rights, Who, Writes};
 use crate::ldap_proxy::dn::Dn;
 use crate::ldap_proxy::frame::Kind;
 use crate::ldap_proxy::plan::Cursor;
@@ -110,18 +111,26 @@ fn a_password_in_the_clear_is_refused_from_afar() {
 
 #[test]
 fn external_makes_the_owner_system_and_a_role_a_reader() {
-    let unix =
-        |uid, is_owner, is_role| Channel { uid: Some(uid), is_owner, is_role, is_local: true, ..Channel::default() };
+    let unix = |uid, is_owner, role| Channel { uid: Some(uid), is_owner, role, is_local: true, ..Channel::default() };
     let check = |channel, expected: Who| {
         let mut session = Session::new(channel, LEN_MAX);
         drop(ask(&mut session, sasl("EXTERNAL", b""), vec![]));
         assert_eq!(*session.who(), expected, "{channel:?}");
     };
-    check(unix(0, true, false), Who::System { uid: 0 });
-    check(unix(6103, false, true), Who::Role { uid: 6103 });
-    check(unix(1000, false, false), Who::Anonymous);
-    let mut session = Session::new(unix(0, true, false), LEN_MAX);
+    check(unix(0, true, None), Who::System { uid: 0 });
+    check(unix(6103, false, Some(Role::Smtp)), Who::Role { uid: 6103, role: Role::Smtp });
+    check(unix(1000, false, None), Who::Anonymous);
+    let mut session = Session::new(unix(0, true, None), LEN_MAX);
     assert_eq!(code(ask(&mut session, sasl("external", b"dn:uid=u1"), vec![])), Code::InvalidCredentials);
+}
+
+#[test]
+fn roles_read_everything_and_private_keys_only_the_one_that_signs() {
+    let reads = |role| Who::Role { uid: 1, role }.rights(Office::None);
+    assert_eq!(reads(Role::Smtp), Rights { reads: Reads::Everything, writes: Writes::Nothing });
+    for role in Role::ALL.into_iter().filter(|role| *role != Role::Smtp) {
+        assert_eq!(reads(role), Rights { reads: Reads::AllButSecrets, writes: Writes::Nothing }, "{role}");
+    }
 }
 
 #[test]
@@ -140,7 +149,7 @@ fn for_whom_a_bind_is_counts_from_roles_and_services_only() {
         client.map(|ip| ip.to_string())
     };
     let told = Some("192.0.2.7".to_owned());
-    let role = Channel { uid: Some(6103), is_role: true, is_local: true, ..Channel::default() };
+    let role = Channel { uid: Some(6103), role: Some(Role::Smtp), is_local: true, ..Channel::default() };
     assert_eq!(client(&mut Session::new(role, LEN_MAX), vec![good()]), told);
     assert_eq!(client(&mut Session::new(role, LEN_MAX), vec![]), None);
     for value in
