@@ -105,6 +105,38 @@ fn a_broken_file_is_told_and_what_runs_runs_on() {
 }
 
 #[test]
+fn a_reload_onto_an_occupied_address_changes_nothing_until_it_is_free() {
+    let site = Site::start();
+    let before = pids(&site);
+    let more = format!("{}:2526", site.ip());
+    let other = std::net::TcpListener::bind(&more).unwrap();
+    let smtp = format!("\"{}\"", site.at("smtp"));
+    edit(&site, &smtp, &format!("{smtp}, \"{more}\""));
+    // Of another role, on an address that could be had.
+    let free = format!("{}:2111", site.ip());
+    edit(&site, &format!("[\"{}\"]", site.at("pop3")), &format!("[\"{free}\"]"));
+    for _ in 0..2 {
+        let output = site.fife(&["reload"]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains(&format!("cannot listen on {more}: ")), "{}", text(&output));
+        assert!(text(&output).contains("another program listens there"), "{}", text(&output));
+    }
+    assert_eq!(pids(&site), before, "what runs, runs on");
+    for service in ["smtp", "pop3"] {
+        assert!(!greeting(TcpStream::connect(site.addr(service)).unwrap()).is_empty(), "{service}");
+    }
+    TcpStream::connect(&free).expect_err("nothing of the change is done");
+    drop(other);
+    let output = site.fife(&["reload"]);
+    let told = good(&output);
+    assert!(told.contains("pop-imap") && told.contains("smtp"), "{told}");
+    assert!(greeting(TcpStream::connect(&more).unwrap()).starts_with("220 "));
+    assert!(greeting(TcpStream::connect(&free).unwrap()).starts_with("+OK"));
+    TcpStream::connect(site.addr("pop3")).expect_err("closed");
+    assert_eq!(pids(&site)["ldap-proxy"], before["ldap-proxy"]);
+}
+
+#[test]
 fn a_reload_restarts_only_the_role_that_it_concerns() {
     let site = Site::start();
     let before = pids(&site);
