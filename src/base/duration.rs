@@ -15,6 +15,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct Span(Duration);
 
 impl Span {
+    /// So many milliseconds.
+    #[must_use]
+    pub const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
     /// So many seconds.
     #[must_use]
     pub const fn secs(secs: u64) -> Self {

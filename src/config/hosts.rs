@@ -4,6 +4,7 @@
 //! Overrides (`[hosts.NAME.smtp]` and the like) are merged into the host's `Tables` by `load`; they are not kept here.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -11,6 +12,8 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::mounts::Mount;
+use super::network::Interface;
 use crate::base::address::Domain;
 
 /// One machine of the site.
@@ -24,6 +27,12 @@ pub struct Host {
     pub roles: Vec<Role>,
     /// Addresses at which the other hosts reach it: names or IP addresses. (Restarts every role.)
     pub addresses: Vec<HostAddress>,
+    /// Its network interfaces, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub network: BTreeMap<String, Interface>,
+    /// Further disks and directories of file servers, by a name of your choice.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub mounts: BTreeMap<String, Mount>,
 }
 
 /// How a machine recognises itself.
@@ -136,7 +145,7 @@ pub struct HostAddressError;
 pub struct MacAddressError;
 
 macro_rules! text_type {
-    ($type:ident, $expected:literal) => {
+    ($type:ident, $expected:expr) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -158,6 +167,8 @@ macro_rules! text_type {
         }
     };
 }
+
+pub(super) use text_type;
 
 text_type!(HostAddress, "a name such as \"mail1.example.edu.cn\" or an IP address without port");
 text_type!(MacAddress, "a hardware address such as \"52:54:00:00:00:01\"");

@@ -151,7 +151,7 @@ impl SettingsLayer {
                     table.insert(key.to_owned(), value);
                 }
             }
-            Section::Host | Section::Match => {}
+            Section::Host | Section::Match | Section::Interface | Section::Mount => {}
         }
     }
 }

@@ -148,6 +148,12 @@ fn hosts(root: &Node, walk: &Walk) -> BTreeMap<String, Host> {
         } else {
             dict.remove("match");
         }
+        for section in [Section::Interface, Section::Mount] {
+            let tables = node.get(section.name()).map(Node::entries).unwrap_or_default();
+            let tables: Dict =
+                tables.iter().map(|(key, table)| (key.clone(), good(name, &section, table).into())).collect();
+            dict.insert(section.name().to_owned(), tables.into());
+        }
         (name.clone(), figment::value::Value::from(dict).deserialize().unwrap_or_default())
     };
     root.get("hosts").map(Node::entries).unwrap_or_default().iter().map(read).collect()

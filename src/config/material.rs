@@ -73,8 +73,8 @@ pub struct RoleView([u8; 32]);
 #[must_use]
 pub fn role_view(effective: &Effective, role: Role, material: &Material) -> RoleView {
     let Effective { host, roles: _, site, tables } = effective;
-    // Where the state is does not change while fife runs.
-    let site = site::Site { state: "".into(), ..site.clone() };
+    // Where the state is does not change while fife runs; the time is the machine's affair.
+    let site = site::Site { state: "".into(), time_servers: Vec::new(), ..site.clone() };
     let table = match role {
         Role::LdapProxy => serde_json::json!({ "own": tables.ldap_proxy, "base": tables.directory.base }),
         Role::PopImap => serde_json::json!({ "own": tables.pop_imap, "directory": tables.directory }),

@@ -18,6 +18,8 @@ pub mod hosts;
 pub mod ldap_proxy;
 pub mod log;
 pub mod metrics;
+pub mod mounts;
+pub mod network;
 pub mod pop_imap;
 pub mod site;
 pub mod smtp;

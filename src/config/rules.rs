@@ -16,6 +16,8 @@ use super::schema::Section;
 use super::walk::Walk;
 use super::{Effective, Tables};
 
+mod machine;
+
 const SMTP: Section = Section::Table("smtp");
 const POP_IMAP: Section = Section::Table("pop-imap");
 const OUTBOUND: Section = Section::Table("smtp-outbound");
@@ -40,6 +42,7 @@ impl Site<'_> {
         self.secret(&mut faults);
         self.matches(&mut faults);
         self.addresses(&mut faults);
+        self.machines(&mut faults);
         for effective in self.effective.values() {
             self.listeners(effective, &mut faults);
             self.certificate(effective, &mut faults);

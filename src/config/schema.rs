@@ -12,6 +12,8 @@ use figment::value::{Dict, Tag, Value as Plain};
 use serde_json::{Map, Value, json};
 
 use super::hosts::{Host, Match};
+use super::mounts::Mount;
+use super::network::Interface;
 use super::{Config, Tables, site::Site};
 
 /// A TOML table whose keys are settings.
@@ -23,11 +25,18 @@ pub enum Section {
     Host,
     /// `match` of a host.
     Match,
+    /// `[hosts.NAME.network.INTERFACE]`.
+    Interface,
+    /// `[hosts.NAME.mounts.X]`.
+    Mount,
     /// A table that holds for the site and can be overridden for a host.
     Table(&'static str),
 }
 
 impl Section {
+    /// What stands below a host: `match`, its interfaces, its mounts.
+    pub const OF_HOST: [Self; 3] = [Self::Match, Self::Interface, Self::Mount];
+
     /// `[site]` and the tables, in the order of the reference.
     pub fn shared() -> impl Iterator<Item = Self> {
         std::iter::once(Self::Site).chain(Self::tables().iter().map(|name| Self::Table(name)))
@@ -49,13 +58,15 @@ impl Section {
         Self::shared().find(|section| section.name() == name)
     }
 
-    /// The name at the top of the file; `hosts` and `match` for what stands below.
+    /// The name at the top of the file; `hosts`, and the key in the host, for what stands below.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Site => "site",
             Self::Host => "hosts",
             Self::Match => "match",
+            Self::Interface => "network",
+            Self::Mount => "mounts",
             Self::Table(name) => name,
         }
     }
@@ -64,7 +75,7 @@ impl Section {
     #[must_use]
     pub fn settings(&self) -> &'static [Setting] {
         static ALL: LazyLock<BTreeMap<Section, Vec<Setting>>> = LazyLock::new(|| {
-            let sections = Section::shared().chain([Section::Host, Section::Match]);
+            let sections = Section::shared().chain([Section::Host]).chain(Section::OF_HOST);
             sections.map(|section| (section.clone(), section.read_settings())).collect()
         });
         ALL.get(self).map_or(&[], Vec::as_slice)
@@ -82,6 +93,8 @@ impl Section {
             Self::Site => Plain::from(dict).deserialize::<Site>().map(|_| ()),
             Self::Host => Plain::from(dict).deserialize::<Host>().map(|_| ()),
             Self::Match => Plain::from(dict).deserialize::<Match>().map(|_| ()),
+            Self::Interface => Plain::from(dict).deserialize::<Interface>().map(|_| ()),
+            Self::Mount => Plain::from(dict).deserialize::<Mount>().map(|_| ()),
             Self::Table(name) => {
                 let dict = Dict::from([((*name).to_owned(), Plain::Dict(Tag::Default, dict))]);
                 Plain::from(dict).deserialize::<Tables>().map(|_| ())
@@ -105,6 +118,8 @@ impl Section {
         match self {
             Self::Host => definition("Host"),
             Self::Match => definition("Match"),
+            Self::Interface => definition("Interface"),
+            Self::Mount => definition("Mount"),
             Self::Site | Self::Table(_) => {
                 schema().pointer(&format!("/properties/{}", self.name())).map_or(&Value::Null, resolve)
             }
@@ -114,7 +129,12 @@ impl Section {
     /// What the section is for.
     #[must_use]
     pub fn description(&self) -> &'static str {
-        let entry = schema().pointer(&format!("/properties/{}", self.name()));
+        let entry = match self {
+            Self::Interface | Self::Mount => Some(self.schema()),
+            Self::Site | Self::Host | Self::Match | Self::Table(_) => {
+                schema().pointer(&format!("/properties/{}", self.name()))
+            }
+        };
         entry.and_then(|entry| entry.get("description")).and_then(Value::as_str).unwrap_or_default()
     }
 }
@@ -286,6 +306,7 @@ pub fn schema() -> &'static Value {
         set(&mut schema, "", "required", json!(["site", "hosts"]));
         set(&mut schema, "/$defs/Site", "required", json!(["name", "domain"]));
         set(&mut schema, "/$defs/Host", "required", json!(["roles"]));
+        set(&mut schema, "/$defs/Mount", "required", json!(["device"]));
         set(&mut schema, "/$defs/Host/properties/roles", "minItems", json!(1));
         set(&mut schema, "/properties/hosts", "minProperties", json!(1));
         for required in ["/$defs/Site/properties/name", "/$defs/Host/properties/roles"] {

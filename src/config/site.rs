@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::hosts::HostAddress;
 use super::secret::Secret;
 use crate::base::address::Domain;
 
@@ -26,6 +27,9 @@ pub struct Site {
     pub secret: Option<Secret>,
     /// Language of what fife itself writes to users. (Restarts every role.)
     pub language: Language,
+    /// Servers that tell the time (SNTP), for hosts that boot fife itself, names or IP addresses. With three or more, one that is wrong is outvoted. None: those that DHCP names, or else pool.ntp.org. (Restarts nothing.)
+    #[schemars(length(max = 8))]
+    pub time_servers: Vec<HostAddress>,
     /// Directory of everything the site keeps. A relative path starts from where fife was called. `--state` and the environment variable `FIFE_STATE` come before it. (Needs `fife stop` and `fife run`.)
     pub state: PathBuf,
 }
@@ -51,6 +55,7 @@ impl Default for Site {
             domain: None,
             secret: None,
             language: Language::English,
+            time_servers: Vec::new(),
             state: PathBuf::from("/var/lib/fife"),
         }
     }

@@ -3,6 +3,7 @@
 mod faults;
 mod hosts;
 mod layers;
+mod machine;
 mod manual;
 mod material;
 mod mutation;

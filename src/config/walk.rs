@@ -14,6 +14,7 @@ use super::environment::Variable;
 use super::fault::{Fault, Place, nearest};
 use super::hosts::Role;
 use super::mask;
+use super::network::{LINK_NAME, LinkName};
 use super::schema::{Kind, Section, Setting};
 use super::site::Site;
 use crate::base::duration::Span;
@@ -77,9 +78,25 @@ impl Walk {
                 match Section::from_name(key) {
                     Some(section @ Section::Table(_)) => self.section(Some(name), &section, value),
                     _ if key == "match" => self.section(Some(name), &Section::Match, value),
+                    _ if key == "network" => self.named(name, &Section::Interface, LINK_NAME, is_link_name, value),
+                    _ if key == "mounts" => self.named(name, &Section::Mount, MOUNT_NAME, is_host_name, value),
                     _ => self.entry(Some(name), &Section::Host, key, value),
                 }
             }
+        }
+    }
+
+    /// Tables of a host that each have a name of their own.
+    fn named(&mut self, host: &str, section: &Section, expected: &str, is_name: fn(&str) -> bool, node: &Node) {
+        let Content::Table(tables) = &node.content else {
+            return self.wrong_table(section.name(), node);
+        };
+        for (name, table) in tables {
+            if !is_name(name) {
+                let message = format!("`{name}` is no name in `{}`", section.name());
+                self.faults.push(Fault::new(Place::File(table.key.clone()), message).expected(expected));
+            }
+            self.section(Some(host), section, table);
         }
     }
 
@@ -139,6 +156,13 @@ impl Walk {
             self.faulty.insert((host.map(str::to_owned), section.clone(), setting.key));
         }
     }
+}
+
+/// What the name of a mount looks like.
+const MOUNT_NAME: &str = "letters, digits and hyphens, at most 63";
+
+fn is_link_name(name: &str) -> bool {
+    name.parse::<LinkName>().is_ok()
 }
 
 /// The name of a host is a label of its DNS name (RFC 1123 section 2.1).

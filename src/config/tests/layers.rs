@@ -131,7 +131,7 @@ fn every_setting_has_a_variable_of_its_own() {
 
 #[test]
 fn every_setting_is_known_with_its_kind_and_says_what_restarts() {
-    for section in Section::shared().chain([Section::Host, Section::Match]) {
+    for section in Section::shared().chain([Section::Host]).chain(Section::OF_HOST) {
         assert!(!section.settings().is_empty(), "{section:?}");
         let asked = section.trial([("\0".to_owned(), 0.into())].into()).unwrap_err();
         assert!(asked.to_string().contains(section.settings().last().unwrap().key), "{asked}");

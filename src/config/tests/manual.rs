@@ -12,7 +12,7 @@ use super::super::environment::variable_name;
 use super::super::hosts::Role;
 use super::super::schema::{self, Kind, Section, Setting};
 use super::super::{Config, Tables};
-use super::load;
+use super::{HOST, SITE, load};
 
 /// Characters of a line of comment, about.
 const WIDTH: usize = 100;
@@ -69,6 +69,32 @@ fn reference_setting(out: &mut String, setting: &Setting, given: Option<&str>) {
     .unwrap();
 }
 
+/// The section that a host's setting is a table of.
+fn below(setting: &Setting) -> Option<&'static Section> {
+    const { &Section::OF_HOST }.iter().find(|section| section.name() == setting.key)
+}
+
+fn told_below(setting: &Setting, section: &Section) -> String {
+    match section {
+        Section::Interface | Section::Mount => format!("{} {}", setting.description, section.description()),
+        Section::Site | Section::Host | Section::Match | Section::Table(_) => setting.description.to_owned(),
+    }
+}
+
+/// What such a table looks like. `the_examples_load` holds it against the types.
+fn example_below(section: &Section) -> &'static str {
+    match section {
+        Section::Interface => {
+            "[hosts.mail1.network.lan]\nmac = \"52:54:00:00:00:01\"\naddress = [\"192.0.2.11/24\", \"2001:db8::11/64\"]\ngateway = [\"192.0.2.1\", \"2001:db8::1\"]\n\n[hosts.mail1.network.bond0]\nbond = [\"eth1\", \"eth2\"]\ndhcp = false\nrouter-advertisements = false\n\n[hosts.mail1.network.staff]\nvlan = { of = \"bond0\", id = 10 }\naddress = [\"198.51.100.11/24\"]\nroutes = [{ to = \"10.0.0.0/8\", via = \"198.51.100.1\" }]\n"
+        }
+        Section::Mount => {
+            "[hosts.mail1.mounts.archive]\ndevice = \"LABEL=archive\"\noptions = [\"noatime\"]\n\n[hosts.mail1.mounts.backup]\ndevice = \"nas.example.edu.cn:/export/mail\"\noptions = [\"vers=4.2\"]\nwhere = \"/srv/backup\"\n"
+        }
+        Section::Match => "match = { mac = \"52:54:00:00:00:01\" }\n",
+        Section::Site | Section::Host | Section::Table(_) => "",
+    }
+}
+
 /// `etc/fife.toml`.
 fn reference() -> String {
     let mut out = String::new();
@@ -91,13 +117,15 @@ fn reference() -> String {
     head(&mut out, "hosts.mail1", Section::Host.description());
     let all: Vec<String> = Role::ALL.iter().map(|role| format!("\"{role}\"")).collect();
     for setting in Section::Host.settings() {
-        if setting.kind == Kind::Table {
+        if let Some(inner) = below(setting) {
             writeln!(out).unwrap();
-            comment(&mut out, setting.description);
-            for inner in Section::Match.settings() {
-                comment(&mut out, &format!("  {}: {}", inner.key, inner.description));
+            comment(&mut out, &told_below(setting, inner));
+            for setting in inner.settings() {
+                comment(&mut out, &format!("  {}: {}", setting.key, setting.description));
             }
-            writeln!(out, "# For example: {} = {{ mac = \"52:54:00:00:00:01\" }}", setting.key).unwrap();
+            for line in example_below(inner).lines() {
+                writeln!(out, "# {line}").unwrap();
+            }
         } else {
             let roles = (setting.key == "roles").then(|| format!("[{}]", all.join(", ")));
             reference_setting(&mut out, setting, roles.as_deref());
@@ -137,12 +165,15 @@ fn manual() -> String {
         let name = if section == Section::Site { "site" } else { "hosts.NAME" };
         writeln!(out, "### `[{name}]`\n\n{}\n", section.description()).unwrap();
         for setting in section.settings() {
-            if setting.kind == Kind::Table {
-                writeln!(out, "#### `{}`\n\n{}\n", setting.key, setting.description).unwrap();
-                for inner in Section::Match.settings() {
-                    writeln!(out, "- `{}`: {} Value: {}", inner.key, inner.description, inner.expected()).unwrap();
+            if let Some(inner) = below(setting) {
+                writeln!(out, "#### `{}`\n\n{}\n", setting.key, told_below(setting, inner)).unwrap();
+                for setting in inner.settings() {
+                    let default = setting.default.map(|value| format!(" Default: `{}`.", schema::toml_text(value)));
+                    let default = default.unwrap_or_default();
+                    let (key, description) = (setting.key, setting.description);
+                    writeln!(out, "- `{key}`: {description} Value: {}.{default}", setting.expected()).unwrap();
                 }
-                writeln!(out).unwrap();
+                writeln!(out, "\n```toml\n{}```\n", example_below(inner)).unwrap();
             } else {
                 manual_setting(&mut out, (section == Section::Site).then_some(&section), setting);
             }
@@ -167,6 +198,14 @@ fn the_reference_file_is_fresh() {
 #[test]
 fn the_manual_is_fresh() {
     check_file("docs/configuration.md", &manual());
+}
+
+#[test]
+fn the_examples_load() {
+    for section in Section::OF_HOST {
+        load(&format!("{SITE}{HOST}{}", example_below(&section).replace("mail1", "a")))
+            .unwrap_or_else(|faults| panic!("{faults}"));
+    }
 }
 
 #[test]
