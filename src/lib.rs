@@ -16,7 +16,8 @@ pub mod base;
 // floor 1: the one TOML, and the log under everything durable
 pub mod config;
 pub mod ledger;
-// floor 2: sockets, TLS, handover from the supervisor, metrics
+// floor 2: sockets, TLS, handover from the supervisor, metrics; the appliance's own disk
+pub mod appliance;
 pub mod net;
 // floor 3: who is this user; what is in this message
 pub mod directory;

@@ -9,10 +9,11 @@ use std::process::Command;
 use crate::harness::{FIFE, good, run};
 
 /// Rooms by floor, as `ARCHITECTURE.md` has them.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("base", 0),
     ("config", 1),
     ("ledger", 1),
+    ("appliance", 2),
     ("net", 2),
     ("directory", 3),
     ("message", 3),

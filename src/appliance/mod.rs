@@ -1,0 +1,9 @@
+//! The appliance: the disk that fife boots from, its two slots, updates, installation, preflight.
+//!
+//! Owns: what is written to the system's own disk. Called by: boot (growth at each start, the slot that is healthy), the commands
+//! `fife install|update|preflight`. Never: does anything on a machine that did not boot from fife's image, unless told the disk.
+//!
+//! - `block`: disks and partitions as the kernel shows them; `disk`: the partition table, and growing into a larger disk.
+
+pub mod block;
+pub mod disk;
