@@ -14,15 +14,18 @@ use futures_util::FutureExt;
 use ldap3::asn1::{ASNTag, OctetString, Sequence, Tag, write};
 use ldap3::controls::{Control, ControlType, PagedResults, RawControl};
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchOptions, SearchResult, StdStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::entry::Entry;
 use super::error::DirectoryError;
+use super::relay;
 use super::tls::Way;
 use super::vocabulary as names;
 use crate::config::address::SocketAddress;
 use crate::config::secret::SecretText;
+use crate::net::Stream;
 
 /// Connections on which searches are multiplexed. A server works on one connection's requests in turn, so one would make everyone wait for the slowest.
 const SEARCH_CONNECTIONS: usize = 4;
@@ -262,19 +265,15 @@ impl Pool {
 
     async fn connect(&self, server: &SocketAddress) -> Result<Ldap, String> {
         let told = |error: std::io::Error| error.to_string();
-        let ldap = match server {
+        let stream = match server {
             SocketAddress::Tcp(address) => {
-                let (url, settings) = self.way.to(*address)?;
-                let stream = tokio::net::TcpStream::connect(address).await.and_then(tokio::net::TcpStream::into_std);
-                open_stream(StdStream::Tcp(stream.map_err(told)?), settings, &url).await
+                let stream = Stream::from(TcpStream::connect(address).await.map_err(told)?);
+                self.way.secure(stream, *address, self.timeout).await.map_err(|error| error.to_string())?
             }
-            SocketAddress::Unix(path) => {
-                let stream = tokio::net::UnixStream::connect(path).await.and_then(tokio::net::UnixStream::into_std);
-                let stream = StdStream::Unix(stream.map_err(told)?);
-                open_stream(stream, LdapConnSettings::new(), "ldapi:///").await
-            }
+            SocketAddress::Unix(path) => UnixStream::connect(path).await.map_err(told)?.into(),
         };
-        ldap.map_err(|error| error.to_string())
+        let relayed = relay::before(stream, self.timeout).map_err(told)?;
+        open_stream(relayed).await.map_err(|error| error.to_string())
     }
 
     /// A new connection to the first server that takes one.
@@ -293,11 +292,15 @@ impl Pool {
     }
 }
 
-async fn open_stream(stream: StdStream, settings: LdapConnSettings, url: &str) -> Result<Ldap, LdapError> {
-    let (connection, ldap) = LdapConnAsync::with_settings(settings.set_std_stream(stream), url).await?;
+/// ldap3 on this end of a relay.
+async fn open_stream(relayed: std::os::unix::net::UnixStream) -> Result<Ldap, LdapError> {
+    let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(relayed));
+    let (connection, ldap) = LdapConnAsync::with_settings(settings, "ldapi:///").await?;
     tokio::spawn(async move {
-        if let Err(error) = connection.drive().await {
-            tracing::debug!(%error, "connection to the directory ended");
+        match guarded(connection.drive()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "connection to the directory ended"),
+            Err(error) => tracing::warn!(%error, "connection to the directory closed"),
         }
     });
     Ok(ldap)

@@ -11,6 +11,7 @@
 //! - `client`: `Directory`, the questions;
 //! - `dkim`: the keys of a domain, made, written and read;
 //! - `admin`: the changes that commands make; `bootstrap`: the first of them;
+//! - `frame`: what is safe to be parsed; `relay`: nothing else reaches the client;
 //! - `connection`, `tls`, `entry`, `cache`, `remembered`: the plumbing.
 
 mod account;
@@ -22,6 +23,8 @@ mod connection;
 pub mod dkim;
 mod entry;
 mod error;
+pub mod frame;
+mod relay;
 mod remembered;
 mod tls;
 pub mod vocabulary;

@@ -25,13 +25,14 @@ use super::change::{Change, Modification};
 use super::dn::Dn;
 use super::entry::Selection;
 use super::filter;
-use super::frame::{self, Head, Kind};
+use super::frame::{Head, Kind, head};
 use super::plan::Cursor;
 use super::publish;
 use super::refusal::Refusal;
 use super::search::{Page, Search};
 use crate::config::hosts::Role;
 use crate::config::secret::SecretText;
+use crate::directory::frame;
 
 /// Octets of a request from somebody who has not said who he is: enough for a bind or a search.
 const ANONYMOUS_LEN_MAX: usize = 16 * 1024;
@@ -161,7 +162,7 @@ impl Session {
     pub(super) fn next(&mut self) -> Step {
         loop {
             let len_max = if self.who == Who::Anonymous { self.len_max.min(ANONYMOUS_LEN_MAX) } else { self.len_max };
-            let head = match frame::head(&self.buffer, len_max) {
+            let head = match head(&self.buffer, len_max) {
                 Ok(Some(head)) => head,
                 Ok(None) => return Step::More,
                 // RFC 4511 section 4.1.1: protocolError in a notice of disconnection, then the end.

@@ -52,20 +52,12 @@ impl SiteTls {
     /// # Errors
     /// As `acceptor`.
     pub fn connector(&self) -> Result<Connector, TlsError> {
-        Ok(Connector::of(self.client_config()?))
-    }
-
-    /// The same, for a client that brings its own connections.
-    ///
-    /// # Errors
-    /// As `acceptor`.
-    pub fn client_config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let (chain, key) = self.identity()?;
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(self.roots()?)
             .with_client_auth_cert(chain, key)?;
-        Ok(Arc::new(config))
+        Ok(Connector::of(Arc::new(config)))
     }
 
     fn roots(&self) -> Result<RootCertStore, TlsError> {

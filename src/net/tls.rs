@@ -129,7 +129,9 @@ impl Connector {
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
-    pub(super) fn of(config: Arc<ClientConfig>) -> Self {
+    /// With these settings.
+    #[must_use]
+    pub fn of(config: Arc<ClientConfig>) -> Self {
         Self(TlsConnector::from(config))
     }
 

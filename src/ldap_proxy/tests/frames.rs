@@ -6,7 +6,8 @@ use ldap3_proto::proto::LdapOp;
 use tokio_util::codec::Decoder;
 
 use super::{ber, message};
-use crate::ldap_proxy::frame::{ELEMENTS_MAX, FrameError, Kind, NESTING_MAX, head};
+use crate::directory::frame::{ELEMENTS_MAX, FrameError, NESTING_MAX};
+use crate::ldap_proxy::frame::{Kind, head};
 use crate::ldap_proxy::serve::BUSY;
 
 const LEN_MAX: usize = 1 << 20;
