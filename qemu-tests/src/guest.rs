@@ -1,0 +1,210 @@
+//! One machine, from power on to power cut.
+//!
+//! Owns: QEMU's process and its command line. Called by: suites. Never: touches a process that it did not start.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use crate::console::Console;
+use crate::disk::Disk;
+use crate::monitor::Monitor;
+use crate::wait_for;
+
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// What the machine boots by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    Bios,
+    Uefi,
+}
+
+/// A machine before power on.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    name: String,
+    firmware: Firmware,
+    memory_mib: u32,
+    disks: Vec<(Disk, String)>,
+    /// Ports of the guest that are reached from here.
+    ports: Vec<u16>,
+    switches: Vec<(PathBuf, String)>,
+    reboots: bool,
+    more: Vec<String>,
+}
+
+impl Machine {
+    /// With this disk to boot from, one network card behind which the tests are, and 768 MiB.
+    #[must_use]
+    pub fn new(name: &str, firmware: Firmware, disk: &Disk) -> Self {
+        Self {
+            name: name.to_owned(),
+            firmware,
+            memory_mib: 768,
+            disks: vec![(disk.clone(), String::new())],
+            ports: vec![25, 143, 110, 587],
+            switches: Vec::new(),
+            reboots: false,
+            more: Vec::new(),
+        }
+    }
+
+    /// One more disk; `drive`: more of QEMU's options for it, as ",readonly=on".
+    #[must_use]
+    pub fn disk(mut self, disk: &Disk, drive: &str) -> Self {
+        self.disks.push((disk.clone(), drive.to_owned()));
+        self
+    }
+
+    /// More of QEMU's options for the disk that it boots from.
+    #[must_use]
+    pub fn first_disk_options(mut self, drive: &str) -> Self {
+        if let Some((_, options)) = self.disks.first_mut() {
+            drive.clone_into(options);
+        }
+        self
+    }
+
+    /// One more port of the guest that is reached from here.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.ports.push(port);
+        self
+    }
+
+    /// One more network card, with this hardware address, on a switch.
+    #[must_use]
+    pub fn switch(mut self, socket: &Path, mac: &str) -> Self {
+        self.switches.push((socket.to_path_buf(), mac.to_owned()));
+        self
+    }
+
+    /// Starts again when it wants to; without this, QEMU ends then.
+    #[must_use]
+    pub fn reboots(mut self) -> Self {
+        self.reboots = true;
+        self
+    }
+
+    /// More of QEMU's command line.
+    #[must_use]
+    pub fn more(mut self, arguments: &[&str]) -> Self {
+        self.more.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// Power on.
+    #[must_use]
+    pub fn start(&self) -> Guest {
+        // A unix socket's name has 107 octets.
+        let dir = tempfile::Builder::new().prefix("fifeq").tempdir_in("/tmp").unwrap();
+        let forwards: BTreeMap<u16, u16> = self.ports.iter().map(|port| (*port, free_port())).collect();
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(self.arguments(dir.path(), &forwards)).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = qemu.spawn().expect("qemu-system-x86_64");
+        let console = Console::connect(&dir.path().join("console"));
+        let monitor = Monitor::connect(&dir.path().join("monitor"));
+        Guest { name: self.name.clone(), child, console, monitor, forwards, dir }
+    }
+
+    fn arguments(&self, dir: &Path, forwards: &BTreeMap<u16, u16>) -> Vec<String> {
+        let mut line = vec!["-machine q35 -accel tcg -cpu max -smp 2 -nodefaults -display none".to_owned()];
+        line.push(format!("-m {}", self.memory_mib));
+        if self.firmware == Firmware::Uefi {
+            let vars = dir.join("vars.fd");
+            std::fs::copy(OVMF_VARS, &vars).unwrap();
+            line.push(format!("-drive if=pflash,format=raw,readonly=on,file={OVMF_CODE}"));
+            line.push(format!("-drive if=pflash,format=raw,file={}", vars.display()));
+        }
+        for (at, (disk, options)) in self.disks.iter().enumerate() {
+            let path = disk.path().display();
+            line.push(format!("-drive if=none,id=d{at},format=raw,file={path}{options}"));
+            line.push(format!("-device virtio-blk-pci,drive=d{at},bootindex={}", at + 1));
+        }
+        let forwards: String =
+            forwards.iter().map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
+        line.push(format!("-netdev user,id=u0{forwards} -device virtio-net-pci,netdev=u0,mac=52:54:00:00:00:aa"));
+        for (at, (socket, mac)) in self.switches.iter().enumerate() {
+            let socket = socket.display();
+            line.push(format!("-netdev stream,id=s{at},server=off,addr.type=unix,addr.path={socket}"));
+            line.push(format!("-device virtio-net-pci,netdev=s{at},mac={mac}"));
+        }
+        // Nothing is said before somebody listens.
+        line.push(format!("-serial unix:{},server=on,wait=on", dir.join("console").display()));
+        line.push(format!("-qmp unix:{},server=on,wait=off", dir.join("monitor").display()));
+        if !self.reboots {
+            line.push("-no-reboot".to_owned());
+        }
+        let words = line.iter().flat_map(|line| line.split(' ')).map(str::to_owned);
+        words.chain(self.more.iter().cloned()).collect()
+    }
+}
+
+/// A port that nobody has now.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A machine that runs. Dropped, its power is cut.
+#[derive(Debug)]
+pub struct Guest {
+    name: String,
+    child: Child,
+    pub console: Console,
+    pub monitor: Monitor,
+    forwards: BTreeMap<u16, u16>,
+    dir: tempfile::TempDir,
+}
+
+impl Guest {
+    /// Where a port of the guest is reached from here.
+    #[must_use]
+    pub fn at(&self, port: u16) -> SocketAddr {
+        let host = self.forwards.get(&port).unwrap_or_else(|| panic!("port {port} is not forwarded"));
+        ([127, 0, 0, 1], *host).into()
+    }
+
+    /// Cuts the power: QEMU is killed.
+    pub fn cut(mut self) {
+        self.end();
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&mut self) {
+        self.monitor.execute("system_powerdown", &json!({}));
+    }
+
+    /// Waits until the machine is off (or wants to start again, and may not).
+    pub fn wait_off(&mut self) {
+        let child = &mut self.child;
+        let console = &self.console;
+        let ended = wait_for("the guest to be off", || child.try_wait().unwrap(), || console.tail());
+        assert!(ended.success(), "QEMU: {ended}");
+    }
+
+    /// Directory of this run's sockets.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn end(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.end();
+        if std::thread::panicking() {
+            eprintln!("--- console of {}:\n{}", self.name, self.console.tail());
+        }
+    }
+}
