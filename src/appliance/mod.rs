@@ -3,7 +3,9 @@
 //! Owns: what is written to the system's own disk. Called by: boot (growth at each start, the slot that is healthy), the commands
 //! `fife install|update|preflight`. Never: does anything on a machine that did not boot from fife's image, unless told the disk.
 //!
-//! - `block`: disks and partitions as the kernel shows them; `disk`: the partition table, and growing into a larger disk.
+//! - `block`: disks and partitions as the kernel shows them; `disk`: the partition table, and growing into a larger disk;
+//! - `slots`: which of the two systems is booted next, in the words of both loaders.
 
 pub mod block;
 pub mod disk;
+pub mod slots;
