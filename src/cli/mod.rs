@@ -32,6 +32,7 @@ use serde::Serialize;
 
 use crate::config::Loaded;
 use crate::config::identity::Identity;
+use crate::supervisor::control::Request;
 
 /// A mail appliance for schools: one binary, one TOML file, every service role.
 #[derive(Debug, Parser)]
@@ -71,8 +72,10 @@ enum Command {
     Status,
     /// Make the running site follow the changed file; restarts only the roles that it concerns.
     Reload,
-    /// Stop the running site; roles finish what is in hand.
+    /// Stop the running site; roles finish what is in hand. The appliance is switched off.
     Stop,
+    /// Stop the running site, then start the machine again. On the appliance only.
+    Reboot,
     User(user::Arguments),
     Domain(domain::Arguments),
     Alias(alias::Arguments),
@@ -118,7 +121,8 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&global),
         Command::Status => status::run(&global),
         Command::Reload => reload::run(&global),
-        Command::Stop => stop::run(&global),
+        Command::Stop => stop::run(&global, Request::Stop),
+        Command::Reboot => stop::run(&global, Request::Reboot),
         Command::User(arguments) => user::run(&global, &arguments),
         Command::Domain(arguments) => domain::run(&global, &arguments),
         Command::Alias(arguments) => alias::run(&global, &arguments),

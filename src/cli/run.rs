@@ -13,7 +13,7 @@ pub(super) fn run(global: &Global) -> Exit {
         Ok(state_dir) => state_dir,
         Err(exit) => return exit,
     };
-    let source = Source { config: global.config.clone(), host: global.host.clone(), state_dir };
+    let source = Source { config: global.config.clone(), host: global.host.clone(), state_dir, stand_in: None };
     let mut site = format!("--config {}", global.config.display());
     if let Some(state) = &global.state {
         site.push_str(&format!(" --state {}", state.display()));
@@ -24,7 +24,7 @@ pub(super) fn run(global: &Global) -> Exit {
         supervisor.run().await.map_err(StartError::Io)
     });
     match ran.map_err(StartError::Io).and_then(|ran| ran) {
-        Ok(()) => Exit::Done,
+        Ok(_) => Exit::Done,
         Err(error @ StartError::Plan(_)) => {
             complain(error);
             Exit::Usage

@@ -70,6 +70,14 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
         let line = error.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         broken(format!("is not UTF-8 text (line {line})"))
     })?;
+    load_text(path, &text)
+}
+
+/// Loads `text` as it stands in the file at `path`, with the environment of this process.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn load_text(path: &Path, text: &str) -> Result<Loaded, Faults> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
         match (name.into_string(), value.into_string()) {
@@ -82,7 +90,7 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
             (Ok(_) | Err(_), _) => {}
         }
     }
-    parse(path, &text, &variables)
+    parse(path, text, &variables)
 }
 
 /// Reads a file of at most `len_max` bytes.

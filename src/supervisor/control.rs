@@ -44,6 +44,8 @@ pub enum Request {
     Reload,
     /// Stop the roles, then the supervisor. Answered at once; the connection is closed when all is over.
     Stop,
+    /// The same, then the machine starts again. Of the appliance only.
+    Reboot,
 }
 
 /// What it answers.
@@ -68,7 +70,7 @@ pub struct Reloaded {
 }
 
 /// A request on its way to the supervisor's loop.
-pub(super) type Asked = (Request, oneshot::Sender<Reply>);
+pub(in crate::supervisor) type Asked = (Request, oneshot::Sender<Reply>);
 
 /// The processes of the roles, from before they have read anything until they are waited for: none of them may ask.
 #[derive(Debug, Clone, Default)]

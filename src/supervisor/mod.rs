@@ -10,9 +10,11 @@
 //! - `state`: the state directory; `sockets`: what is listened on;
 //! - `process`: between fork and exec, and until the end; `unit`, `backoff`: one role over its processes;
 //! - `reload`: following the changed file; `report`: the status;
+//! - `boot`: what only process 1 of the appliance does, before and after;
 //! - `control`, `status`: `fife status|reload|stop`; `observe`: metrics and health; `founding`: the first administrator.
 
 mod backoff;
+pub mod boot;
 mod certificate;
 pub mod control;
 mod founding;
@@ -87,6 +89,15 @@ pub struct Serving<'a> {
     pub first_administrator: Option<FirstAdministrator>,
 }
 
+/// What was wished for when the supervisor was told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// On the appliance: switch the machine off.
+    Stop,
+    /// Start the machine again.
+    Reboot,
+}
+
 /// Something happened.
 #[derive(Debug)]
 enum Event {
@@ -142,6 +153,9 @@ pub struct Supervisor<F> {
     since: std::time::Instant,
     /// By when everything must have ended; none while it runs.
     stop_by: Option<Instant>,
+    ending: Ending,
+    /// Of the appliance, whose process 1 this is.
+    machine: Option<boot::Machine>,
     founding: Progress,
     first_administrator: Option<FirstAdministrator>,
     /// Called once, when all serve.
@@ -154,11 +168,12 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
     ///
     /// # Errors
     /// Everything that stands in the way; nothing has been started then.
-    pub fn prepare(source: Source, on_serving: F) -> Result<Self, StartError> {
+    pub fn prepare(mut source: Source, on_serving: F) -> Result<Self, StartError> {
         // What is made without a mode of its own is nobody else's to read.
         umask(Mode::from_bits_truncate(0o077));
         // Before anything is made on disk: a mistyped file leaves nothing behind.
         let loaded = source.load()?;
+        source.stand_in = None;
         let state = StateDir::prepare(&source.state_dir)?;
         let plan = source.plan(&loaded)?;
         let log_file = state.open_log(&plan.effective.tables.log)?;
@@ -189,16 +204,18 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             reloads_begun: 0,
             since: clock::monotonic(),
             stop_by: None,
+            ending: Ending::Stop,
+            machine: None,
             first_administrator: None,
             on_serving: Some(on_serving),
         })
     }
 
-    /// Runs the host until it is told to stop.
+    /// Runs the host until it is told to stop; answers what was wished for.
     ///
     /// # Errors
     /// The system denies what the loop itself needs; roles' troubles are met, not returned.
-    pub async fn run(mut self) -> io::Result<()> {
+    pub async fn run(mut self) -> io::Result<Ending> {
         raise_descriptor_limit();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -206,6 +223,8 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         let on_terminal = io::stdin().is_terminal();
         let mut renewal = tokio::time::interval(RENEWAL_INTERVAL);
         renewal.tick().await;
+        let mut feeding =
+            tokio::time::interval(self.machine.as_ref().map_or(RENEWAL_INTERVAL, boot::Machine::feeding_interval));
         self.serve_control()?;
         self.serve_metrics();
         info!(version = env!("CARGO_PKG_VERSION"), state = %self.state.path().display(), "starting");
@@ -219,7 +238,10 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             tokio::select! {
                 Some(event) = events.recv() => self.on_event(event),
                 Some((request, reply)) = asked.recv() => self.on_request(request, reply),
-                () = any(&mut terminate, &mut interrupt) => self.stop(),
+                // To process 1 they mean something else, and are wishes.
+                () = any(&mut terminate, &mut interrupt), if self.machine.is_none() => self.stop(),
+                ending = boot::Machine::wish(&mut self.machine) => self.end(ending),
+                _ = feeding.tick() => self.machine.iter().for_each(boot::Machine::feed),
                 // What we were started from is gone: nobody sees us run any more. Otherwise somebody wants a reload.
                 _ = hangup.recv() => if on_terminal && !io::stdin().is_terminal() { self.stop() } else { self.reload(None) },
                 _ = renewal.tick() => self.reload(None),
@@ -227,7 +249,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         }
         self.sockets.close_all();
         info!("stopped");
-        Ok(())
+        Ok(self.ending)
     }
 
     fn on_event(&mut self, event: Event) {
@@ -258,7 +280,17 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             Request::Reload => self.reload(Some(reply)),
             Request::Stop => {
                 answer(reply, Reply::Stopping);
-                self.stop();
+                self.end(Ending::Stop);
+            }
+            Request::Reboot if self.machine.is_none() => {
+                answer(
+                    reply,
+                    Reply::Refused("this is no appliance: fife does not reboot other people's machines".to_owned()),
+                );
+            }
+            Request::Reboot => {
+                answer(reply, Reply::Stopping);
+                self.end(Ending::Reboot);
             }
         }
     }
@@ -373,6 +405,12 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             }
             Phase::Waiting { .. } => drop(self.units.remove(&role)),
         }
+    }
+
+    /// Begins to stop everything; afterwards this.
+    fn end(&mut self, ending: Ending) {
+        self.ending = ending;
+        self.stop();
     }
 
     /// Begins to stop everything. Asked for a second time: at once.

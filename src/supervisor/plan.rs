@@ -28,6 +28,8 @@ pub struct Source {
     pub host: Option<String>,
     /// Absolute.
     pub state_dir: PathBuf,
+    /// Taken for the file's text at start, while the file itself is broken or missing. A reload reads the file.
+    pub stand_in: Option<String>,
 }
 
 /// What this host is to run.
@@ -75,7 +77,19 @@ pub enum PlanError {
 impl Source {
     /// Reads the file.
     pub(super) fn load(&self) -> Result<Loaded, PlanError> {
-        crate::config::load(&self.config).map_err(PlanError::Faults)
+        let loaded = match &self.stand_in {
+            Some(text) => crate::config::load::load_text(&self.config, text),
+            None => crate::config::load(&self.config),
+        };
+        loaded.map_err(PlanError::Faults)
+    }
+
+    /// Whether a plan can be made: the file is good, this machine is one of its hosts, and the files that it names are there.
+    pub(super) fn check(&self) -> Result<(), PlanError> {
+        let loaded = self.load()?;
+        let host = loaded.this_host(self.host.as_deref(), &Identity::read())?;
+        loaded.material(&host).map_err(PlanError::Faults)?;
+        Ok(())
     }
 
     /// Reads the file and makes the plan of it.

@@ -104,6 +104,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             stopped: names(&change.stop),
             not_ready: Vec::new(),
         };
+        self.machine.iter().for_each(super::boot::Machine::followed);
         info!(
             restarted = reloaded.restarted.join(" "),
             started = reloaded.started.join(" "),

@@ -45,7 +45,7 @@ fn try_plan(state: &Path, roles: &str, more: &str) -> Result<Plan, PlanError> {
     fs::create_dir_all(state.join("tls")).unwrap();
     let text = format!("[site]\nname = \"s\"\ndomain = \"example.test\"\n[hosts.mail1]\nroles = {roles}\n{more}\n");
     let config = state.join("fife.toml");
-    let source = Source { config: config.clone(), host: None, state_dir: state.to_owned() };
+    let source = Source { config: config.clone(), host: None, state_dir: state.to_owned(), stand_in: None };
     source.plan(&parse(&config, &text, &[]).map_err(PlanError::Faults)?)
 }
 

@@ -51,7 +51,7 @@ extern "C" fn before_main() {
 
 /// `fife run`, with this binary as its roles.
 fn supervise(config: &str, state: &str) {
-    let source = Source { config: config.into(), host: None, state_dir: state.into() };
+    let source = Source { config: config.into(), host: None, state_dir: state.into(), stand_in: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let supervisor = Supervisor::prepare(source, |_| {}).unwrap_or_else(|error| panic!("{error}"));
