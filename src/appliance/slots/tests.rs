@@ -235,6 +235,17 @@ fn staging_an_update_leaves_a_bootable_machine_whenever_the_power_goes() {
 }
 
 #[test]
+fn a_version_that_the_loaders_prefer_is_forgotten_before_it_is_overwritten() {
+    let mut fat = Fat::new();
+    fat.carry_out(&stage(&fat, Slot::A, "1.1"));
+    fat.carry_out(&fat.state().keep(Slot::B));
+    // Somebody chose the old one in the loader's menu, and updates from there.
+    for left in cuts(&fat, &stage(&fat, Slot::A, "1.2")) {
+        boots(&left, &["1.0", "1.1", "1.2"]);
+    }
+}
+
+#[test]
 fn a_version_that_is_never_healthy_is_left_after_three_tries() {
     for loader in [Fat::systemd_boot, Fat::grub] {
         let mut fat = Fat::new();
