@@ -4,8 +4,12 @@
 //! `fife install|update|preflight`. Never: does anything on a machine that did not boot from fife's image, unless told the disk.
 //!
 //! - `block`: disks and partitions as the kernel shows them; `disk`: the partition table, and growing into a larger disk;
-//! - `slots`: which of the two systems is booted next, in the words of both loaders.
+//! - `slots`: which of the two systems is booted next, in the words of both loaders;
+//! - `bundle`: an update as a file, and its signature; `fetch`: over HTTP; `update`: from there to the other slot.
 
 pub mod block;
+pub mod bundle;
 pub mod disk;
+pub mod fetch;
 pub mod slots;
+pub mod update;

@@ -133,6 +133,12 @@ impl Esp {
         Self { root: root.into() }
     }
 
+    /// Where it is mounted.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Both slots.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ pub mod smtp;
 pub mod smtp_authentication;
 pub mod smtp_outbound;
 pub mod tls;
+pub mod update;
 // types that settings are made of
 pub mod address;
 pub mod secret;
@@ -93,6 +94,8 @@ pub struct Tables {
     pub pop_imap: pop_imap::PopImap,
     /// The directory door: LDAP, on the embedded directory.
     pub ldap_proxy: ldap_proxy::LdapProxy,
+    /// New versions of the system: `fife update` on a machine that booted from fife's image. Nothing is ever updated by itself.
+    pub update: update::Update,
 }
 
 /// What one host runs, every override applied: what the supervisor works from and each role is handed.
