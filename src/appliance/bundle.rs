@@ -78,9 +78,9 @@ impl Bundle {
     /// `TooLarge`, `NoSignature`, `OtherKey`, `Forged`.
     pub fn verify(mut file: File, signature: &str, key: &PublicKey) -> Result<Self, BundleError> {
         let signature = Signature::decode(signature).map_err(|_| BundleError::NoSignature)?;
-        let mut verifier = key.verify_stream(&signature).map_err(|error| match error {
-            minisign_verify::Error::UnexpectedKeyId => BundleError::OtherKey,
-            _ => BundleError::NoSignature,
+        let mut verifier = key.verify_stream(&signature).map_err(|error| {
+            let is_other = matches!(error, minisign_verify::Error::UnexpectedKeyId);
+            if is_other { BundleError::OtherKey } else { BundleError::NoSignature }
         })?;
         file.rewind().map_err(BundleError::Unreadable)?;
         let mut piece = vec![0; COPY_LEN];

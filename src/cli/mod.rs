@@ -17,6 +17,7 @@ mod role;
 mod run;
 mod status;
 mod stop;
+mod update;
 mod user;
 
 #[cfg(test)]
@@ -81,6 +82,7 @@ enum Command {
     Alias(alias::Arguments),
     Dkim(dkim::Arguments),
     Queue(queue::Arguments),
+    Update(update::Arguments),
     /// One role, as the supervisor starts it.
     #[command(hide = true)]
     Role(role::Arguments),
@@ -128,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Alias(arguments) => alias::run(&global, &arguments),
         Command::Dkim(arguments) => dkim::run(&global, &arguments),
         Command::Queue(arguments) => queue::run(&global, &arguments),
+        Command::Update(arguments) => update::run(&global, &arguments),
         Command::Role(arguments) => role::run(&arguments),
     }
     .into()

@@ -8,6 +8,7 @@
 //! - `partitions`, `superblock`: the disk that the machine was booted from; `data`: checked, mounted, grown;
 //! - `logs`, `rotation`: lines and the kernel's records to the data partition;
 //! - `settings`: which fife.toml; then the supervisor runs, fed `watchdog`, with `orphans` reaped;
+//! - `trial`: a version that was just updated to is kept or given up;
 //! - `trouble`: when it cannot; `power`: the end; `lines`: what consoles are told.
 
 mod data;
@@ -22,6 +23,7 @@ mod power;
 mod rotation;
 mod settings;
 mod superblock;
+mod trial;
 mod trouble;
 mod watchdog;
 
@@ -152,7 +154,10 @@ fn run(held: &mut Held) -> Ending {
     drop(rustls::crypto::ring::default_provider().install_default());
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            let ending = runtime.block_on(host(held, &disk, data));
+            let ending = runtime.block_on(async {
+                tokio::spawn(trial::watch(arguments));
+                host(held, &disk, data).await
+            });
             runtime.shutdown_background();
             ending
         }
