@@ -189,7 +189,7 @@ impl Engine {
         let base_only = search.scope == LdapSearchScope::Base;
         if base_only && search.base.is_root() {
             let start_tls = channel.offers_tls && !channel.is_tls;
-            return Ok(Begun::Own(fitting(search, publish::root_dse(&self.base, start_tls, channel.uid.is_some()))));
+            return Ok(Begun::Own(fitting(search, &publish::root_dse(&self.base, start_tls, channel.uid.is_some()))));
         }
         if base_only && search.base.to_string().eq_ignore_ascii_case(SUBSCHEMA_DN) {
             return Ok(Begun::Own(fitting(search, publish::subschema())));
@@ -494,8 +494,8 @@ pub(super) enum Begun {
     Tree(Plan),
 }
 
-fn fitting(search: &Search, entry: Entry) -> Option<ldap3_proto::proto::LdapSearchResultEntry> {
-    filter::matches(&search.filter, &entry).then(|| search.show_unconditionally(&entry))
+fn fitting(search: &Search, entry: &Entry) -> Option<ldap3_proto::proto::LdapSearchResultEntry> {
+    filter::matches(&search.filter, entry).then(|| search.show_unconditionally(entry))
 }
 
 fn is_password(name: &str) -> bool {

@@ -3,6 +3,8 @@
 //! Owns: these two entries. Called by: `engine`. Never: changes while the server runs.
 //! Spec: RFC 4512 sections 4.1 (descriptions), 4.2 (subschema), 5.1 (root DSE); RFC 3045 (vendor).
 
+use std::sync::LazyLock;
+
 use super::dn::Dn;
 use super::entry::{Entry, SUBSCHEMA_DN};
 use super::schema::{ATTRIBUTES, AttributeType, CLASSES, Kind, ObjectClass, Syntax};
@@ -51,8 +53,13 @@ pub(super) fn root_dse(base: &Dn, start_tls: bool, external: bool) -> Entry {
     entry
 }
 
-/// The subschema subentry.
-pub(super) fn subschema() -> Entry {
+/// The subschema subentry, made once: strangers may ask for it as often as they like.
+pub(super) fn subschema() -> &'static Entry {
+    static SUBSCHEMA: LazyLock<Entry> = LazyLock::new(make_subschema);
+    &SUBSCHEMA
+}
+
+fn make_subschema() -> Entry {
     // A constant that parses; were it not so, the tests would say so.
     let mut entry = Entry::new(Dn::parse(SUBSCHEMA_DN).unwrap_or_default());
     let mut put = |name: &str, values: Vec<String>| {

@@ -42,6 +42,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a search may take for others than administrators.
 const SEARCH_TIME_MAX: Duration = Duration::from_mins(1);
+/// How long a client that does not take what is sent to it is waited for once the role is to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// Octets read at a time.
 const READ_LEN: usize = 8 * 1024;
 /// Octets of answers that wait to be sent; a client that sends requests and reads no answers gets no further.
@@ -188,7 +190,7 @@ async fn converse(shared: &Shared, stream: Stream, peer: Peer, door: Door) -> io
     };
     let stream = match tls {
         None => stream,
-        Some(Some(tls)) => stream.start_tls(tls, HANDSHAKE_TIMEOUT).await?,
+        Some(Some(tls)) => shake_hands(shared, stream, tls).await?,
         Some(None) => return Ok(()),
     };
     let channel = Channel {
@@ -205,6 +207,14 @@ async fn converse(shared: &Shared, stream: Stream, peer: Peer, door: Door) -> io
     let session = Session::new(channel, shared.request_len_max);
     let mut connection = Connection { shared, stream: Some(stream), session, out: BytesMut::new() };
     connection.run().await
+}
+
+/// A handshake may take as long as any silence; a stop of the role ends it.
+async fn shake_hands(shared: &Shared, stream: Stream, tls: &Acceptor) -> io::Result<Stream> {
+    tokio::select! {
+        stream = stream.start_tls(tls, HANDSHAKE_TIMEOUT.min(shared.idle_timeout)) => stream,
+        () = async { shared.shutdown.clone().stopping().await } => Err(io::ErrorKind::Interrupted.into()),
+    }
 }
 
 struct Connection<'a> {
@@ -301,7 +311,11 @@ impl Connection<'_> {
             stream.write_all(&self.out).await?;
             stream.flush().await
         };
-        timeout(WRITE_TIMEOUT, send).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        tokio::select! {
+            biased;
+            sent = timeout(WRITE_TIMEOUT.min(self.shared.idle_timeout), send) => sent??,
+            () = self.shared.shutdown.clone().overdue(STOP_PATIENCE) => return Err(io::ErrorKind::Interrupted.into()),
+        }
         self.out.clear();
         Ok(())
     }
@@ -310,7 +324,7 @@ impl Connection<'_> {
         let (Some(tls), Some(stream)) = (&self.shared.tls, self.stream.take()) else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        self.stream = Some(stream.start_tls(tls, HANDSHAKE_TIMEOUT).await?);
+        self.stream = Some(shake_hands(self.shared, stream, tls).await?);
         self.session.secured();
         Ok(())
     }
