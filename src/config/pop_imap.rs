@@ -46,6 +46,9 @@ pub struct PopImap {
     /// Silence after which a POP3 session is closed (RFC 1939 section 3: at least 10 minutes). (Restarts pop-imap.)
     #[schemars(extend("x-min" = "1s"), extend("x-max" = "1d"))]
     pub pop3_idle_timeout: Span,
+    /// Silence after which an LMTP session is closed, and time for a transaction beyond a second for each KiB (RFC 5321 section 4.5.3.2: at least 10 minutes). (Restarts pop-imap.)
+    #[schemars(extend("x-min" = "1s"), extend("x-max" = "1d"))]
+    pub lmtp_idle_timeout: Span,
     /// Silence before login after which a session is closed. (Restarts pop-imap.)
     #[schemars(extend("x-min" = "1s"), extend("x-max" = "1h"))]
     pub login_timeout: Span,
@@ -80,6 +83,7 @@ impl Default for PopImap {
             connections_per_client_max: 200,
             imap_idle_timeout: Span::mins(30),
             pop3_idle_timeout: Span::mins(10),
+            lmtp_idle_timeout: Span::mins(15),
             login_timeout: Span::mins(1),
             free_space_min: Size::mib(256),
         }

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::metrics::LOGINS;
 use super::pop3::lock::Maildrops;
+use super::room::Rooms;
 use super::store::Store;
 use crate::config::pop_imap::PopImap;
 use crate::config::secret::SecretText;
@@ -52,6 +53,8 @@ pub struct Context {
     pub shutdown: Shutdown,
     /// This host, for greetings and trace headers.
     pub hostname: String,
+    /// For messages that come in by APPEND.
+    pub rooms: Rooms,
     /// Maildrops that a POP3 session holds.
     pub maildrops: Maildrops,
 }

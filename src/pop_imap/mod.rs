@@ -4,7 +4,7 @@
 //!
 //! - `serve`: takes what the supervisor handed over, opens store and directory, runs the listeners; `context`: what every session shares;
 //! - `lmtp`: mail comes in; `imap`, `pop3`: it is read; each with `session` (no I/O) and `serve` (sockets);
-//! - `line`, `wire`: command lines and connections of LMTP and POP3; `metrics`: counters;
+//! - `line`, `wire`: command lines and connections of LMTP and POP3; `room`: what APPEND may hold in memory; `metrics`: counters;
 //! - `store`: the mailboxes themselves.
 
 pub mod context;
@@ -12,6 +12,7 @@ pub mod imap;
 pub mod lmtp;
 pub mod metrics;
 pub mod pop3;
+mod room;
 pub mod serve;
 pub mod store;
 

@@ -10,14 +10,22 @@ use tracing::{error, info};
 
 use super::context::Context;
 use super::pop3::lock::Maildrops;
+use super::room::Rooms;
 use super::store::{Settings, Store, StoreError};
 use super::{imap, lmtp, metrics, pop3};
 use crate::base::id::Id;
+use crate::config::pop_imap::PopImap;
 use crate::directory::Directory;
 use crate::net::metrics::Health;
 use crate::net::site::SiteTls;
 use crate::net::tls::TlsError;
 use crate::net::{Handover, Limits, Listener, Peer, Shutdown, Stream, accept_loop};
+
+/// Octets of messages that come in by APPEND, all sessions together; beyond, messages are refused for the time being. LMTP has
+/// its own: users shall not be able to keep mail out.
+const APPENDING_LEN_MAX: usize = 512 << 20;
+/// The same for the sessions of one account.
+const APPENDING_ACCOUNT_LEN_MAX: usize = 128 << 20;
 
 /// Why the role does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +60,7 @@ pub async fn serve(mut handover: Handover) -> Result<(), Error> {
         site: handover.site.as_ref().map(SiteTls::acceptor).transpose()?,
         shutdown: handover.shutdown(),
         hostname: handover.site_hostname(),
+        rooms: rooms(&settings),
         maildrops: Maildrops::default(),
         settings,
     });
@@ -88,6 +97,12 @@ fn directory(handover: &Handover) -> Directory {
     Directory::connect(settings, &handover.base_dn(), &handover.state_dir, password)
         .with_authority(settings, handover.secret("directory.tls-ca"), handover.site.as_ref())
         .with_login_domain(handover.effective.site.domain.clone())
+}
+
+/// One message of the largest size fits in, whatever that is.
+fn rooms(settings: &PopImap) -> Rooms {
+    let account_max = APPENDING_ACCOUNT_LEN_MAX.max(settings.message_size_max.as_len().saturating_add(1 << 20));
+    Rooms::new(APPENDING_LEN_MAX.max(account_max), account_max)
 }
 
 /// No certificate is no fault: TLS is then not offered.

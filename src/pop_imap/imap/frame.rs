@@ -39,7 +39,7 @@ pub enum Frame {
     Refused { tag: Option<Bytes>, fault: Fault },
 }
 
-/// Why a command was refused before it was understood: always the client's fault.
+/// Why a command was refused before it was understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     #[error("Line too long")]
@@ -48,6 +48,9 @@ pub enum Fault {
     LiteralTooLong,
     #[error("Line must end in CRLF")]
     BareLineFeed,
+    /// Not the client's fault: so many messages come in at once that there is no room for this one.
+    #[error("[UNAVAILABLE] Too much is coming in at once, try again later")]
+    NoRoom,
 }
 
 /// What the buffer is in the middle of.
@@ -98,6 +101,27 @@ impl Framer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
+    }
+
+    /// Octets of a message in APPEND that wait here; 0 for what any command may have.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        if self.buffer.len() > COMMAND_BYTES_MAX { self.buffer.len() } else { 0 }
+    }
+
+    /// Lets go of the command that is coming in; the rest of it is dropped as it comes.
+    pub fn give_up(&mut self) {
+        let end = match self.progress {
+            Progress::Literal { until } => until,
+            Progress::Line { line_start, .. } => line_start,
+            Progress::Skip { .. } => return,
+        };
+        self.skipped_tag = tag_of(&self.buffer);
+        let missing = end.saturating_sub(self.buffer.len());
+        // Copied: a part of the large buffer would keep all of it.
+        self.buffer = BytesMut::from(self.buffer.get(end..).unwrap_or_default());
+        let literal = u64::try_from(missing).unwrap_or(u64::MAX);
+        self.progress = Progress::Skip { literal, fault: Fault::NoRoom };
     }
 
     /// Forgets everything received (RFC 3501 section 6.2.1: what came before TLS was not sent by whom we talk to).

@@ -27,14 +27,22 @@ pub(super) struct Out<W> {
     pub(super) writer: W,
     /// Responses are appended here.
     pub(super) buffer: Vec<u8>,
+    patience: Patience,
+}
+
+/// How long a client is waited for that takes not one octet.
+#[derive(Debug)]
+struct Patience {
+    time: Duration,
     /// None: nobody stops it (tests).
     shutdown: Option<Shutdown>,
 }
 
 impl<W: AsyncWrite + Unpin> Out<W> {
-    /// Nothing written yet.
-    pub(super) fn new(writer: W, shutdown: Option<Shutdown>) -> Self {
-        Self { writer, buffer: Vec::new(), shutdown }
+    /// Nothing written yet. `patience`: the longest silence that a client is granted otherwise.
+    pub(super) fn new(writer: W, patience: Duration, shutdown: Option<Shutdown>) -> Self {
+        let patience = Patience { time: patience.min(WRITE_TIMEOUT), shutdown };
+        Self { writer, buffer: Vec::new(), patience }
     }
 
     /// Sends what there is when it has become much.
@@ -49,11 +57,11 @@ impl<W: AsyncWrite + Unpin> Out<W> {
         }
         self.send().await?;
         self.buffer = Vec::new();
-        within(&self.shutdown, self.writer.flush()).await
+        self.patience.within(self.writer.flush()).await
     }
 
     async fn send(&mut self) -> io::Result<()> {
-        write_all(&mut self.writer, &self.shutdown, &self.buffer).await?;
+        write_all(&mut self.writer, &self.patience, &self.buffer).await?;
         self.buffer.clear();
         Ok(())
     }
@@ -66,17 +74,13 @@ impl<W: AsyncWrite + Unpin> Out<W> {
         }
         write::literal_head(&mut self.buffer, bytes.len());
         self.send().await?;
-        write_all(&mut self.writer, &self.shutdown, bytes).await
+        write_all(&mut self.writer, &self.patience, bytes).await
     }
 }
 
-async fn write_all<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    shutdown: &Option<Shutdown>,
-    mut bytes: &[u8],
-) -> io::Result<()> {
+async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, patience: &Patience, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        let written = within(shutdown, writer.write(bytes)).await?;
+        let written = patience.within(writer.write(bytes)).await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -85,17 +89,19 @@ async fn write_all<W: AsyncWrite + Unpin>(
     Ok(())
 }
 
-async fn within<T>(shutdown: &Option<Shutdown>, writing: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let overdue = async {
-        match shutdown {
-            Some(shutdown) => shutdown.clone().overdue(STOP_PATIENCE).await,
-            None => std::future::pending().await,
+impl Patience {
+    async fn within<T>(&self, writing: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let overdue = async {
+            match &self.shutdown {
+                Some(shutdown) => shutdown.clone().overdue(STOP_PATIENCE).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            written = writing => written,
+            () = tokio::time::sleep(self.time) => Err(io::ErrorKind::TimedOut.into()),
+            () = overdue => Err(io::ErrorKind::Interrupted.into()),
         }
-    };
-    tokio::select! {
-        biased;
-        written = writing => written,
-        () = tokio::time::sleep(WRITE_TIMEOUT) => Err(io::ErrorKind::TimedOut.into()),
-        () = overdue => Err(io::ErrorKind::Interrupted.into()),
     }
 }

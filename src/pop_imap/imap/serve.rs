@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::command::Command;
 use super::out::Out;
@@ -26,6 +26,7 @@ use crate::directory::AuthError;
 use crate::net::{Pace, Peer, Stream};
 use crate::pop_imap::context::{Context, Protocol};
 use crate::pop_imap::metrics::SESSIONS;
+use crate::pop_imap::room::Room;
 
 /// Bytes of one read; they lie on the stack while there are any, so that a waiting session owns no buffer.
 const READ_BYTES: usize = 16 * 1024;
@@ -61,7 +62,9 @@ async fn talk(
 ) -> io::Result<&'static str> {
     let born = Instant::now();
     let mut pace = Pace::default();
-    let mut out = Out::new(stream, Some(context.shutdown.clone()));
+    let patience = context.settings.imap_idle_timeout.get();
+    let mut out = Out::new(stream, patience, Some(context.shutdown.clone()));
+    let mut room = None;
     session.greet(&mut out.buffer);
     loop {
         // What a waiting session holds stays small: everything but the wait is in a box for its time.
@@ -72,7 +75,8 @@ async fn talk(
                 }
                 out.flush().await?;
                 match woken(context, session, &mut out.writer, born, &mut pace).await? {
-                    Woken::Received | Woken::Changed => {}
+                    Woken::Received => make_room(context, session, &mut room),
+                    Woken::Changed => {}
                     Woken::Gone => return Ok("closed by client"),
                     Woken::TimedOut => session.bye(&mut out.buffer, "[UNAVAILABLE] Idle for too long"),
                     Woken::Stopping => session.bye(&mut out.buffer, "[UNAVAILABLE] Server is shutting down"),
@@ -85,11 +89,13 @@ async fn talk(
                 pace.done();
                 let mut work = Work { store: &context.store, session, out: &mut out, tag };
                 Box::pin(run::run(&mut work, command)).await?;
+                room = None;
             }
             Step::StartTls => {
                 out.flush().await?;
                 // The session offers STARTTLS only when there is a certificate.
-                out = Out::new(Box::pin(context.start_tls(out.writer)).await?, Some(context.shutdown.clone()));
+                let stream = Box::pin(context.start_tls(out.writer)).await?;
+                out = Out::new(stream, patience, Some(context.shutdown.clone()));
                 session.encrypted();
             }
             Step::Close => {
@@ -97,6 +103,18 @@ async fn talk(
                 return Ok("closed by server");
             }
         }
+    }
+}
+
+/// Takes room for the message that is coming in; when there is none, it is refused for now.
+fn make_room<'a>(context: &'a Context, session: &mut Session, room: &mut Option<Room<'a>>) {
+    let (held, Some(user)) = (session.held(), session.user()) else { return };
+    if held == 0 {
+        *room = None;
+    } else if !room.get_or_insert_with(|| context.rooms.room(user.account)).hold(held) {
+        warn!(user = %user.address, "too much is appended at once: a message is refused for now");
+        session.give_up();
+        *room = None;
     }
 }
 
@@ -147,7 +165,8 @@ fn deadline(context: &Context, session: &Session, born: Instant, pace: &mut Pace
     if session.user().is_none() {
         born + context.settings.login_timeout.get()
     } else if session.is_mid_command() {
-        pace.deadline(true, clock::monotonic(), COMMAND_TIMEOUT).into()
+        let patience = COMMAND_TIMEOUT.min(context.settings.imap_idle_timeout.get());
+        pace.deadline(true, clock::monotonic(), patience).into()
     } else {
         pace.done();
         Instant::now() + context.settings.imap_idle_timeout.get()

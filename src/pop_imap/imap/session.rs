@@ -120,6 +120,17 @@ impl Session {
         self.framer.receive(input);
     }
 
+    /// Octets of a message that is coming in by APPEND.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.framer.held()
+    }
+
+    /// There is no room for the message that is coming in: it will be refused for now.
+    pub fn give_up(&mut self) {
+        self.framer.give_up();
+    }
+
     /// Whether the client is in the middle of a command.
     #[must_use]
     pub fn is_mid_command(&self) -> bool {
@@ -227,7 +238,11 @@ impl Session {
 
     fn refused(&mut self, out: &mut Vec<u8>, tag: Option<Bytes>, fault: Fault) {
         let tag = tag.filter(|_| matches!(self.awaiting, Awaiting::Command));
-        answer(out, tag.as_deref().unwrap_or(b"*"), "BAD", &fault.to_string());
+        let tag = tag.as_deref().unwrap_or(b"*");
+        if fault == Fault::NoRoom {
+            return answer(out, tag, "NO", &fault.to_string());
+        }
+        answer(out, tag, "BAD", &fault.to_string());
         // What follows an overlong line of a stranger, or of IDLE, was not read on to its end: no command can be found in it.
         let known = matches!(self.state, State::Authenticated(_) | State::Selected(..));
         let lost = !known || !matches!(self.awaiting, Awaiting::Command);

@@ -3,6 +3,7 @@
 //! Owns: reading, writing, timeouts, delivery, log lines. Called by: `pop_imap::serve`.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,10 +27,7 @@ use crate::pop_imap::store::name::INBOX;
 use crate::pop_imap::store::{AccountId, DELIVERIES_MAX, Delivery, DeliveryKey, StoreError};
 use crate::pop_imap::wire::{OUT_LEN_MAX, Read, Wire};
 
-/// Silence after which a session is closed, and time for a transaction (`Pace`). RFC 5321 section 4.5.3.2.7 wants five minutes at least; a client that keeps
-/// its connections for the next message gets more.
-const IDLE_MAX: Duration = Duration::from_secs(15 * 60);
-/// How long a client may take to read a reply.
+/// How long a client may take to read a reply, at most; less when less silence is granted.
 const WRITE_MAX: Duration = Duration::from_secs(60);
 /// Octets to read at a time.
 const READ_LEN: usize = 64 * 1024;
@@ -82,27 +80,34 @@ impl<'a> Connection<'a> {
         let mut shutdown = self.context.shutdown.clone();
         loop {
             if !self.input_used().await {
-                return if self.wire.write(&mut self.out, WRITE_MAX).await.is_ok() { "closed by us" } else { "broken" };
+                return if self.send().await.is_ok() { "closed by us" } else { "broken" };
             }
-            if self.wire.write(&mut self.out, WRITE_MAX).await.is_err() {
+            if self.send().await.is_err() {
                 return "client does not read";
             }
             self.make_room();
             // A transaction under way is finished first.
             let watch = (!self.session.is_in_transaction()).then_some(&mut shutdown);
             let amid = self.session.is_in_transaction() || !self.wire.input().is_empty();
-            let deadline = self.wire.pace.deadline(amid, clock::monotonic(), IDLE_MAX);
+            let deadline =
+                self.wire.pace.deadline(amid, clock::monotonic(), self.context.settings.lmtp_idle_timeout.get());
             match self.wire.read(deadline, watch).await {
                 Read::More => {}
                 Read::Closed => return "closed by the client",
                 Read::TimedOut => return "idle",
                 Read::Stopping => {
                     self.session.stop(&mut self.out);
-                    self.wire.write(&mut self.out, WRITE_MAX).await.ok();
+                    self.send().await.ok();
                     return "stopping";
                 }
             }
         }
+    }
+
+    /// Sends the replies made so far.
+    async fn send(&mut self) -> io::Result<()> {
+        let patience = WRITE_MAX.min(self.context.settings.lmtp_idle_timeout.get());
+        self.wire.write(&mut self.out, patience).await
     }
 
     /// Lets the session work until it wants more input; false when it has ended.
@@ -125,7 +130,7 @@ impl<'a> Connection<'a> {
                     self.wire.pace.done();
                 }
             }
-            if self.out.len() >= OUT_LEN_MAX && self.wire.write(&mut self.out, WRITE_MAX).await.is_err() {
+            if self.out.len() >= OUT_LEN_MAX && self.send().await.is_err() {
                 return false;
             }
         }

@@ -135,3 +135,26 @@ fn tags_are_what_rfc_3501_says() {
         assert_eq!(tag(none), None, "{none:?}");
     }
 }
+
+#[test]
+fn a_message_that_is_given_up_is_dropped_to_its_end_and_the_next_command_taken() {
+    let message = 200_000;
+    let start = format!("a APPEND x {{{message}+}}\r\n");
+    let end = b"\r\nb NOOP\r\n";
+    // Given up when so much of the message and of what follows has come.
+    for come in [message / 2 + 131_072, message - 1, message, message + 1, message + 2, message + end.len()] {
+        let mut framer = Framer::new(1_000_000);
+        framer.authenticated();
+        framer.receive(start.as_bytes());
+        assert_eq!((framer.next(Mode::Command), framer.held()), (None, 0));
+        let rest = [vec![b'x'; message], end.to_vec()].concat();
+        let come = come.min(rest.len());
+        framer.receive(&rest[..come]);
+        assert_eq!(framer.held(), start.len() + come);
+        framer.give_up();
+        assert_eq!(framer.held(), 0);
+        framer.receive(&rest[come..]);
+        let next = [framer.next(Mode::Command), framer.next(Mode::Command), framer.next(Mode::Command)];
+        assert_eq!(next, [Some(refused("a", Fault::NoRoom)), Some(whole("b NOOP\r\n")), None], "{come}");
+    }
+}

@@ -5,6 +5,7 @@
 //! stands for digits, `…` at the end for the rest, and literals are shown as `<<text>>`. At the end nothing more may be said.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::pop_imap::imap::out::Out;
@@ -25,7 +26,7 @@ impl Client {
         let mut session = Session::new(policy);
         let user = User { account: [1; 16], address: "u1@example.test".parse::<Address>().unwrap() };
         session.logged_in(&mut Vec::new(), b"", user);
-        Self { session, out: Out::new(Vec::new(), None), lines: Vec::new() }
+        Self { session, out: Out::new(Vec::new(), Duration::MAX, None), lines: Vec::new() }
     }
 
     async fn send(&mut self, store: &Store, command: &str) {
