@@ -24,7 +24,7 @@ const SERVICES: [(&str, &str); 6] = [
 /// What a role may occupy after all of this: far below what was thrown at it.
 const RSS_BYTES_MAX: u64 = 400 << 20;
 
-fn connect(site: &Site, service: &str) -> TcpStream {
+pub fn connect(site: &Site, service: &str) -> TcpStream {
     let stream = TcpStream::connect(site.addr(service)).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -32,7 +32,7 @@ fn connect(site: &Site, service: &str) -> TcpStream {
 }
 
 /// Writes until the other side will have no more, then reads what it said until it closes or `enough` is in it.
-fn throw(site: &Site, service: &str, parts: &[&[u8]], enough: &str) -> String {
+pub fn throw(site: &Site, service: &str, parts: &[&[u8]], enough: &str) -> String {
     let mut stream = connect(site, service);
     for part in parts {
         if stream.write_all(part).is_err() {
@@ -58,7 +58,7 @@ fn throw(site: &Site, service: &str, parts: &[&[u8]], enough: &str) -> String {
 }
 
 /// All roles as they were: none has restarted, none has grown, each still serves.
-fn still_well(site: &Site) {
+pub fn still_well(site: &Site) {
     let status = site.status();
     for role in status["roles"].as_array().unwrap() {
         assert_eq!(role["restarts"], 0, "{role}");
@@ -153,13 +153,16 @@ fn idle_and_slow_clients_keep_nobody_waiting() {
     site.user("u1", "secret-1");
     let mut idle = Vec::new();
     for (service, _) in SERVICES {
-        idle.extend((0..150).map(|_| connect(&site, service)));
-    }
-    // Half a command each, and never more.
-    for stream in &mut idle {
-        stream.write_all(b"E").unwrap();
+        for _ in 0..150 {
+            let mut stream = connect(&site, service);
+            // Half a command each, and never more. In LDAP, half of a length.
+            stream.write_all(if service == "ldap" { b"\x30\x83\x00" } else { b"E" }).unwrap();
+            idle.push(stream);
+        }
     }
     still_well(&site);
+    good(&run("ldapwhoami", &["-x", "-H", &format!("ldap://{}", site.at("ldap"))], b""));
+    drop(idle);
 }
 
 #[test]
@@ -243,37 +246,56 @@ fn floods_of_commands_have_one_reply_each_and_an_end() {
 #[test]
 fn a_slow_loris_is_sent_away() {
     let site = Site::start_with(
-        "[smtp]\nidle-timeout = \"2s\"\n[pop-imap]\nlogin-timeout = \"2s\"\npop3-idle-timeout = \"2s\"\n",
+        "[smtp]\nidle-timeout = \"2s\"\n[pop-imap]\nlogin-timeout = \"2s\"\npop3-idle-timeout = \"2s\"\nimap-idle-timeout = \"2s\"\nlmtp-idle-timeout = \"2s\"\n[ldap-proxy]\nidle-timeout = \"2s\"\n",
     );
     site.user("u1", "secret-1");
     let login = "USER u1@example.test\r\nPASS secret-1\r\n";
-    let data = "EHLO a\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\n";
-    for (service, first) in [
-        ("smtp", ""),
-        ("submission", "EHLO a\r\n"),
-        ("smtp", data),
-        ("imap", ""),
-        ("imap", "a LOGIN {900}\r\n"),
-        ("pop3", ""),
-        ("pop3", login),
-    ] {
+    let data = "MAIL FROM:<a@b.test>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\n";
+    let (smtp, lmtp) = (format!("EHLO a\r\n{data}"), format!("LHLO a\r\n{data}"));
+    let append = "a LOGIN u1@example.test secret-1\r\nb APPEND INBOX {9000+}\r\n";
+    // Headers that announce more than ever comes: of a BER element, of a TLS record.
+    let (ber, record) = (b"\x30\x84\x00\x00\x3f\xff".as_slice(), b"\x16\x03\x01\x3f\xff".as_slice());
+    let mut streams: Vec<TcpStream> = [
+        ("smtp", b"".as_slice()),
+        ("submission", b"EHLO a\r\n"),
+        ("submissions", record),
+        ("smtp", smtp.as_bytes()),
+        ("lmtp", b"LHLO a\r\nMAIL"),
+        ("lmtp", lmtp.as_bytes()),
+        ("imap", b""),
+        ("imaps", record),
+        ("imap", b"a LOGIN {900}\r\n"),
+        ("imap", append.as_bytes()),
+        ("pop3", b""),
+        ("pop3s", record),
+        ("pop3", login.as_bytes()),
+        ("ldap", ber),
+        ("ldaps", record),
+    ]
+    .into_iter()
+    .map(|(service, first)| {
         let mut stream = connect(&site, service);
-        stream.write_all(first.as_bytes()).unwrap();
-        // Between two octets the server is listened to for so long.
-        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let mut buffer = [0; 4096];
-        wait_for(
-            &format!("{service} to give up"),
-            || {
+        stream.write_all(first).unwrap();
+        // Between two octets all servers are listened to, each for so long.
+        stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        stream
+    })
+    .collect();
+    let mut buffer = [0; 4096];
+    wait_for(
+        "all to give up",
+        || {
+            streams.retain_mut(|stream| {
                 let closed = match stream.read(&mut buffer) {
                     Ok(len) => len == 0,
                     Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
                 };
-                closed || stream.write_all(b"a").is_err()
-            },
-            || site.log_tail(),
-        );
-    }
+                !closed && stream.write_all(b"a").is_ok()
+            });
+            streams.is_empty()
+        },
+        || site.log_tail(),
+    );
     still_well(&site);
 }
 

@@ -16,6 +16,7 @@
 )]
 
 mod authentication;
+mod bombs;
 mod bounds;
 mod config;
 mod dns;
