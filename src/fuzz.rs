@@ -6,6 +6,8 @@
 //! A target takes octets, panics where something is wrong, and returns how much came through to the deeper rooms (messages, commands,
 //! records): of seeds that reach nothing, no mutation would either. Where an input is a dialogue, its first octet says how it is played.
 
+use crate::smtp::client::Dialect;
+
 /// SMTP server session.
 pub fn smtp(data: &[u8]) -> usize {
     crate::smtp::session::fuzz::target(data)
@@ -14,10 +16,15 @@ pub fn smtp(data: &[u8]) -> usize {
 /// LMTP: the mailboxes' server, and the client that hands mail to one.
 pub fn lmtp(data: &[u8]) -> usize {
     match data.split_first() {
-        Some((b'c', rest)) => crate::smtp::lmtp::fuzz::target(rest),
+        Some((b'c', rest)) => crate::smtp::client::fuzz::target(Dialect::Lmtp, rest),
         Some(_) => crate::pop_imap::lmtp::fuzz::target(data),
         None => 0,
     }
+}
+
+/// What other sites' servers say to the SMTP client.
+pub fn outbound(data: &[u8]) -> usize {
+    crate::smtp::client::fuzz::target(Dialect::Smtp, data)
 }
 
 /// IMAP session, commands, mailbox names, search.
@@ -68,7 +75,7 @@ mod tests {
 
     use crate::base::clock;
 
-    /// Time for the mutations of one target; a minute for all.
+    /// Time for the mutations of one target; little more than a minute for all.
     const BUDGET: Duration = Duration::from_secs(8);
     /// Octets of a mutated input, at most.
     const LEN_MAX: usize = 64 * 1024;
@@ -193,6 +200,11 @@ mod tests {
     #[test]
     fn lmtp_holds() {
         run("lmtp", super::lmtp);
+    }
+
+    #[test]
+    fn outbound_holds() {
+        run("outbound", super::outbound);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 pub mod connection;
 pub mod session;
 
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -427,7 +427,7 @@ impl Client {
                     return Ok(self.recipients_answered());
                 }
             }
-            Expected::Data => return Ok(self.data_answered(&reply)),
+            Expected::Data => return self.data_answered(&reply),
             Expected::Outcome(index) => self.outcome(index, &reply),
             Expected::CommonOutcome => self.common_outcome(&reply),
         }
@@ -514,7 +514,11 @@ impl Client {
         Some(Event::SendMessage(Framing::Chunk))
     }
 
-    fn data_answered(&mut self, reply: &Reply) -> Option<Event> {
+    fn data_answered(&mut self, reply: &Reply) -> Result<Option<Event>, Fault> {
+        if reply.is_positive() {
+            // It must not pass for the reply to a message that was not sent.
+            return Err(Fault::Malformed("DATA needs 354"));
+        }
         let accepted = std::mem::take(&mut self.transaction.accepted);
         if reply.code() != 354 {
             for index in accepted {
@@ -524,12 +528,12 @@ impl Client {
             }
             // 503 to DATA without recipients is what RFC 2033 section 4.2 wants; the transaction is still open then.
             self.needs_reset = true;
-            return self.finished();
+            return Ok(self.finished());
         }
         let framing = if accepted.is_empty() { Framing::Nothing } else { Framing::Dots };
         self.transaction.accepted = accepted;
         self.expect_outcomes();
-        Some(Event::SendMessage(framing))
+        Ok(Some(Event::SendMessage(framing)))
     }
 
     /// One reply for each accepted recipient (RFC 2033 section 4.2), or one for all of them (RFC 5321), or one that says that there is none.

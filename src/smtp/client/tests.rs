@@ -82,6 +82,17 @@ fn one_reply_is_for_all_who_were_taken() {
 }
 
 #[test]
+fn whoever_takes_a_message_before_it_was_sent_has_not_got_it() {
+    let mut client = client(true, false);
+    play(&mut client, &["S:220 mx", "C:EHLO mx.example.test", FULL]).unwrap();
+    begin(&mut client, &["a@far.test"], |_| {});
+    let taken = play(&mut client, &["S:250 ok|250 ok|250 2.0.0 taken"]);
+    assert_eq!(taken, Err(Fault::Malformed("DATA needs 354")));
+    assert!(!client.is_message_sent());
+    assert_eq!(client.abandon(), [None]);
+}
+
+#[test]
 fn a_server_that_does_not_know_ehlo_is_greeted_with_helo() {
     let mut client = client(true, false);
     let script = ["S:220 old", "C:EHLO mx.example.test", "S:502 what?", "C:HELO mx.example.test", "S:250 old"];

@@ -6,8 +6,6 @@
 
 pub mod pool;
 
-#[cfg_attr(not(fuzzing), cfg(test))]
-pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 
