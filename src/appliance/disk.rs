@@ -25,7 +25,7 @@ use gpt::partition::Partition;
 use gpt::{GptConfig, GptError};
 
 use super::block::{SECTOR, Volume};
-use overlay::Overlay;
+pub(super) use overlay::Overlay;
 
 /// Where the entries begin, behind protective MBR and header.
 const ENTRIES_FIRST_LBA: u64 = 2;
@@ -197,6 +197,34 @@ fn protective_steps<D: Read + Seek + std::fmt::Debug>(
     Ok(if old == new { Vec::new() } else { vec![Step::Write { at: 0, octets: new.to_vec() }, Step::Flush] })
 }
 
+/// A whole table on a disk that has none, from the overlay that it was written to; the primary header is last.
+pub(super) fn new_table_steps<D: Read + Seek + std::fmt::Debug>(
+    table: &mut gpt::GptDisk<Overlay<D>>,
+) -> Result<Vec<Step>, DiskError> {
+    let header = table.primary_header().map_err(GptError::from)?.clone();
+    let backup = table.backup_header().map_err(GptError::from)?.clone();
+    let overlay = table.device_mut();
+    let entries = overlay.octets(header.part_start, ENTRIES_SECTORS).map_err(GptError::from)?;
+    let write = |lba: u64, octets: Vec<u8>| Step::Write { at: lba.saturating_mul(SECTOR), octets };
+    let backup_header = overlay.octets(backup.current_lba, 1).map_err(GptError::from)?;
+    let primary_header = overlay.octets(HEADER_LBA, 1).map_err(GptError::from)?;
+    Ok(vec![
+        write(header.part_start, entries.clone()),
+        write(backup.part_start, entries),
+        write(backup.current_lba, backup_header),
+        Step::Flush,
+        write(HEADER_LBA, primary_header),
+        Step::Flush,
+    ])
+}
+
+/// Sector 0: boot code, and the protective partition over a disk whose last sector is `last_lba`.
+pub(super) fn boot_sector_step(boot_code: [u8; 440], last_lba: u64) -> Step {
+    let mut mbr = ProtectiveMBR::with_lb_size(u32::try_from(last_lba).unwrap_or(u32::MAX));
+    mbr.set_bootcode(boot_code);
+    Step::Write { at: 0, octets: mbr.to_bytes().to_vec() }
+}
+
 /// Writes to a disk, or to a file that holds one.
 pub(super) fn carry_out(disk: &File, steps: &[Step]) -> io::Result<()> {
     for step in steps {
@@ -210,6 +238,7 @@ pub(super) fn carry_out(disk: &File, steps: &[Step]) -> io::Result<()> {
 
 // What <linux/blkpg.h> has.
 const BLKPG: libc::c_ulong = 0x1269;
+const BLKPG_ADD_PARTITION: libc::c_int = 1;
 const BLKPG_RESIZE_PARTITION: libc::c_int = 3;
 
 #[repr(C)]
@@ -235,21 +264,31 @@ nix::ioctl_write_ptr!(ext4_resize_fs, b'f', 16, u64);
 
 /// Tells the kernel the new end of a partition that is in use: reading the table again (BLKRRPART) is refused then.
 fn resize_partition(disk: &File, growth: &Growth, number: u32) -> Result<(), DiskError> {
-    let signed = |octets: u64| libc::c_longlong::try_from(octets).unwrap_or(libc::c_longlong::MAX);
+    let resized = tell_kernel(disk, BLKPG_RESIZE_PARTITION, number, growth.first_lba, growth.last_lba);
+    resized.map_err(|source| DiskError::Kernel { what: "the kernel does not take the partition's new end", source })
+}
+
+/// The kernel has a partition that the disk's table does not have yet.
+pub(super) fn add_partition(disk: &File, number: u32, first_lba: u64, last_lba: u64) -> Result<(), DiskError> {
+    let added = tell_kernel(disk, BLKPG_ADD_PARTITION, number, first_lba, last_lba);
+    added.map_err(|source| DiskError::Kernel { what: "the kernel does not take the new partition", source })
+}
+
+fn tell_kernel(disk: &File, op: libc::c_int, number: u32, first_lba: u64, last_lba: u64) -> nix::Result<()> {
+    let signed = |sectors: u64| libc::c_longlong::try_from(sectors.saturating_mul(SECTOR)).unwrap_or(i64::MAX);
     let mut partition = BlkpgPartition {
-        start: signed(growth.first_lba.saturating_mul(SECTOR)),
-        length: signed(growth.octets()),
+        start: signed(first_lba),
+        length: signed((last_lba + 1).saturating_sub(first_lba)),
         pno: libc::c_int::try_from(number).unwrap_or(0),
         devname: [0; 64],
         volname: [0; 64],
     };
     let datalen = libc::c_int::try_from(size_of::<BlkpgPartition>()).unwrap_or(0);
-    let argument = BlkpgIoctlArg { op: BLKPG_RESIZE_PARTITION, flags: 0, datalen, data: &raw mut partition };
-    #[expect(unsafe_code, reason = "the kernel has no other way to resize a mounted partition")]
+    let argument = BlkpgIoctlArg { op, flags: 0, datalen, data: &raw mut partition };
+    #[expect(unsafe_code, reason = "the kernel has no other way to change partitions of a disk in use")]
     // SAFETY: the descriptor is open, and argument and what it points to live until the call returns.
-    let resized = unsafe { blkpg(disk.as_raw_fd(), &raw const argument) };
-    resized.map_err(|source| DiskError::Kernel { what: "the kernel does not take the partition's new end", source })?;
-    Ok(())
+    let told = unsafe { blkpg(disk.as_raw_fd(), &raw const argument) };
+    told.map(drop)
 }
 
 /// Where an ext4 superblock lies in its volume, and what it is known by (Documentation/filesystems/ext4/super.rst).

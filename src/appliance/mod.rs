@@ -5,11 +5,14 @@
 //!
 //! - `block`: disks and partitions as the kernel shows them; `disk`: the partition table, and growing into a larger disk;
 //! - `slots`: which of the two systems is booted next, in the words of both loaders;
-//! - `bundle`: an update as a file, and its signature; `fetch`: over HTTP; `update`: from there to the other slot.
+//! - `bundle`: an update as a file, and its signature; `fetch`: over HTTP; `update`: from there to the other slot;
+//! - `install`: onto another disk; `filesystem`: what is there now.
 
 pub mod block;
 pub mod bundle;
 pub mod disk;
 pub mod fetch;
+pub mod filesystem;
+pub mod install;
 pub mod slots;
 pub mod update;

@@ -11,6 +11,7 @@ mod config;
 mod dkim;
 mod domain;
 mod door;
+mod install;
 mod queue;
 mod reload;
 mod role;
@@ -82,6 +83,7 @@ enum Command {
     Alias(alias::Arguments),
     Dkim(dkim::Arguments),
     Queue(queue::Arguments),
+    Install(install::Arguments),
     Update(update::Arguments),
     /// One role, as the supervisor starts it.
     #[command(hide = true)]
@@ -130,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Alias(arguments) => alias::run(&global, &arguments),
         Command::Dkim(arguments) => dkim::run(&global, &arguments),
         Command::Queue(arguments) => queue::run(&global, &arguments),
+        Command::Install(arguments) => install::run(&global, &arguments),
         Command::Update(arguments) => update::run(&global, &arguments),
         Command::Role(arguments) => role::run(&arguments),
     }

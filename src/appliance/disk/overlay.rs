@@ -12,19 +12,19 @@ const SECTOR_LEN: usize = 512;
 
 /// Reads what was changed, else what is on the disk.
 #[derive(Debug)]
-pub(super) struct Overlay<D> {
+pub(in super::super) struct Overlay<D> {
     disk: D,
     at: u64,
     changed: BTreeMap<u64, [u8; SECTOR_LEN]>,
 }
 
 impl<D: Read + Seek> Overlay<D> {
-    pub(super) fn over(disk: D) -> Self {
+    pub(in super::super) fn over(disk: D) -> Self {
         Self { disk, at: 0, changed: BTreeMap::new() }
     }
 
     /// These sectors as they would be.
-    pub(super) fn octets(&mut self, lba: u64, sectors: u64) -> io::Result<Vec<u8>> {
+    pub(in super::super) fn octets(&mut self, lba: u64, sectors: u64) -> io::Result<Vec<u8>> {
         let mut octets = Vec::new();
         for lba in lba..lba.saturating_add(sectors) {
             octets.extend(self.sector(lba)?);
@@ -33,7 +33,7 @@ impl<D: Read + Seek> Overlay<D> {
     }
 
     /// Changes sectors from `lba` on.
-    pub(super) fn put(&mut self, lba: u64, octets: &[u8]) -> io::Result<()> {
+    pub(in super::super) fn put(&mut self, lba: u64, octets: &[u8]) -> io::Result<()> {
         self.seek(SeekFrom::Start(lba.saturating_mul(SECTOR)))?;
         self.write_all(octets)
     }
