@@ -176,6 +176,7 @@ impl Applier {
                 Ok(applied) => {
                     if let Some(last) = last_written(&batches) {
                         self.publish(apply.take_effects(), last.counters.seq);
+                        self.registry.note_due(apply.take_due());
                     }
                     for (batch, applied) in batches.into_iter().zip(applied) {
                         batch.answer(&applied);

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::flags::{FlagChange, Flags, KEYWORDS_MAX};
 use super::record::{Act, Change, NamedFlags, NewMailbox};
 use super::repeats;
+use super::roll::{Due, RollHead};
 use super::tables::{from_sql, from_sql32, to_sql};
 use super::view::{MessageId, Row};
 use super::{MailboxId, name};
@@ -66,6 +67,9 @@ struct Head {
     unseen: i64,
     deleted: i64,
     bytes: i64,
+    /// No message got other flags or went after this modseq.
+    edited: u64,
+    roll: RollHead,
     dirty: bool,
 }
 
@@ -83,6 +87,8 @@ pub(super) struct Apply {
     sweep: Sweep,
     heads: HashMap<MailboxId, Head>,
     effects: HashMap<MailboxId, Effects>,
+    /// Mailboxes whose roll is due.
+    due: Vec<(MailboxId, Due)>,
     /// Changes of `segment` (written, live), put into the table at `flush`.
     segments: HashMap<u64, (i64, i64)>,
     /// Keys of deliveries were added: the oldest are to go.
@@ -93,13 +99,21 @@ type Sql<T> = rusqlite::Result<T>;
 
 impl Apply {
     pub(super) fn new(sweep: Sweep) -> Self {
-        Self { sweep, heads: HashMap::new(), effects: HashMap::new(), segments: HashMap::new(), remembered: false }
+        Self {
+            sweep,
+            heads: HashMap::new(),
+            effects: HashMap::new(),
+            due: Vec::new(),
+            segments: HashMap::new(),
+            remembered: false,
+        }
     }
 
     /// Forgets everything about a transaction that was rolled back.
     pub(super) fn abandon(&mut self) {
         self.heads.clear();
         self.effects.clear();
+        self.due.clear();
         self.segments.clear();
         self.remembered = false;
     }
@@ -122,6 +136,7 @@ impl Apply {
                 head.bytes,
             ))?;
             head.dirty = false;
+            self.due.extend(head.roll.due(from_sql32(head.messages)).map(|due| (*id, due)));
         }
         if self.heads.len() > HEADS_MAX {
             self.heads.clear();
@@ -142,6 +157,22 @@ impl Apply {
     /// What the transaction meant for open mailboxes; to be called after the commit.
     pub(super) fn take_effects(&mut self) -> HashMap<MailboxId, Effects> {
         std::mem::take(&mut self.effects)
+    }
+
+    /// Mailboxes whose roll is due; to be called after the commit.
+    pub(super) fn take_due(&mut self) -> Vec<(MailboxId, Due)> {
+        std::mem::take(&mut self.due)
+    }
+
+    /// What is known of a mailbox's roll; none when the mailbox is gone, or one of its messages changed after `modseq`.
+    pub(super) fn roll_head(
+        &mut self,
+        sql: &Connection,
+        mailbox: MailboxId,
+        modseq: u64,
+    ) -> Sql<Option<&mut RollHead>> {
+        let head = self.head(sql, mailbox)?.filter(|head| head.edited <= modseq);
+        Ok(head.map(|head| &mut head.roll))
     }
 
     /// Notes where the bytes of a message stand. One that is known already has moved.
@@ -235,6 +266,7 @@ impl Apply {
         let mut select = sql.prepare_cached(
             "SELECT uid_next, modseq, keywords, messages, unseen, deleted, bytes FROM mailbox WHERE id = ?1",
         )?;
+        let roll = RollHead::load(sql, id)?;
         let head = select.query_row([to_sql(id.0)], |row| {
             Ok(Head {
                 uid_next: from_sql32(row.get(0)?),
@@ -244,6 +276,9 @@ impl Apply {
                 unseen: row.get(4)?,
                 deleted: row.get(5)?,
                 bytes: row.get(6)?,
+                // Nobody knows any more; later it was not.
+                edited: from_sql(row.get(1)?),
+                roll,
                 dirty: false,
             })
         });
@@ -328,6 +363,10 @@ impl Apply {
             head.count(row.flags, row.size, 1);
             head.uid_next = head.uid_next.max(row.uid.saturating_add(1));
             head.modseq = head.modseq.max(row.modseq);
+            // UIDs ascend: this one is not in the roll's range. Were it, the roll would lack it.
+            if row.uid < head.roll.below {
+                head.roll.forget(sql, mailbox)?;
+            }
         }
         self.touched(mailbox).added.push(*row);
         Ok(())
@@ -366,6 +405,8 @@ impl Apply {
                 head.count(old, size, -1);
                 head.count(new, size, 1);
                 head.modseq = head.modseq.max(modseq);
+                head.edited = head.edited.max(modseq);
+                head.roll.changed(sql, mailbox, uid, Some((new, modseq)))?;
             }
             self.touched(mailbox).edits.insert(uid, Some((new, modseq)));
         }
@@ -394,6 +435,8 @@ impl Apply {
         if let Some(head) = self.head(sql, mailbox)? {
             head.count(flags, size, -1);
             head.modseq = head.modseq.max(modseq);
+            head.edited = head.edited.max(modseq);
+            head.roll.changed(sql, mailbox, uid, None)?;
         }
         self.touched(mailbox).edits.insert(uid, None);
         if self.sweep == Sweep::AtOnce { self.sweep_content(sql, content) } else { Ok(()) }
@@ -483,9 +526,8 @@ impl Apply {
     }
 
     fn delete(&mut self, sql: &Connection, mailbox: MailboxId) -> Sql<Applied> {
-        if self.head(sql, mailbox)?.is_none() {
-            return Ok(Applied::NoMailbox);
-        }
+        let Some(head) = self.head(sql, mailbox)? else { return Ok(Applied::NoMailbox) };
+        head.roll.forget(sql, mailbox)?;
         self.clear(sql, mailbox)?;
         sql.prepare_cached("DELETE FROM mailbox WHERE id = ?1")?.execute([to_sql(mailbox.0)])?;
         self.heads.remove(&mailbox);

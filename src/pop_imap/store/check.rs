@@ -3,11 +3,14 @@
 //! Owns: the check of a whole store: ledger, view, every message of every mailbox. Called by: `fife store check` and its
 //! like, tests. Never: repairs anything, stops at the first fault.
 
-use super::Store;
+use rusqlite::Connection;
+
 use super::error::StoreError;
 use super::read::Reading;
 use super::record;
+use super::roll;
 use super::tables::{from_sql, from_sql32};
+use super::{MailboxId, Store};
 use crate::ledger::{Position, Report};
 
 /// Faults that are told one by one; more are only counted.
@@ -20,6 +23,8 @@ pub struct CheckReport {
     pub ledger: Report,
     /// Messages in mailboxes.
     pub messages: u64,
+    /// Mailboxes that have a roll.
+    pub rolls: u64,
     /// Messages whose bytes were read.
     pub contents: u64,
     /// What is wrong with the view or with messages; empty when all is well.
@@ -92,9 +97,25 @@ fn check_view(reading: &Reading, report: &mut CheckReport) -> Result<(), StoreEr
                 report.fault(format!("view: {what}: {wrong}"));
             }
         }
+        check_rolls(sql, report)?;
         report.messages = from_sql(sql.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?);
         Ok(())
     })
+}
+
+/// By means of its roll, a mailbox is what its rows are.
+fn check_rolls(sql: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let mut select = sql.prepare("SELECT mailbox FROM roll")?;
+    let mailboxes = select.query_map([], |row| Ok(MailboxId(from_sql(row.get(0)?))))?;
+    for mailbox in mailboxes.collect::<rusqlite::Result<Vec<_>>>()? {
+        report.rolls += 1;
+        let rows = roll::read_rows(sql, mailbox, 0)?;
+        let same = roll::read_with_roll(sql, mailbox)?.is_some_and(|(rolled, _)| rolled.iter().eq(rows.iter()));
+        if !same {
+            report.fault(format!("view: roll of mailbox {}", mailbox.0));
+        }
+    }
+    Ok(())
 }
 
 fn check_contents(reading: &Reading, report: &mut CheckReport) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@
 //! - `record`: what stands in the ledger; `tables`: what stands in the view; `apply`: from one to the other.
 //! - `writer` (with `decide`, `account`): requests become records, one append for all that wait; `applier`: records become
 //!   rows, new views of open mailboxes, and answers.
+//! - `roll`: the rows of a large mailbox in one piece, for opening it.
 //! - `repeats`: deliveries that came before. `recovery`: opening; `compaction`, `upkeep`: giving space back, in the background.
 //!
 //! Invariants:
@@ -34,6 +35,7 @@ mod read;
 mod record;
 mod recovery;
 mod repeats;
+mod roll;
 mod search;
 mod tables;
 mod upkeep;
@@ -208,6 +210,8 @@ impl Store {
         }));
         let upkeep = Upkeep {
             view: dir.join(VIEW_FILE),
+            readers: Arc::clone(&shared.readers),
+            registry: Arc::clone(&registry),
             progressed: Arc::clone(&shared.progressed),
             applier: to_applier,
             compactor: Arc::clone(&compactor),
@@ -247,6 +251,14 @@ impl Store {
             removed += 1;
         }
         Ok(removed)
+    }
+
+    /// Writes the rolls that are due, as the upkeep does from time to time.
+    #[cfg(test)]
+    fn write_rolls(&self) -> Result<(), StoreError> {
+        let compactor = self.inner.compactor.as_ref().ok_or(StoreError::Closed)?;
+        let applier = compactor.lock().unwrap_or_else(PoisonError::into_inner).applier.clone();
+        upkeep::write_rolls(&self.inner.registry, &self.inner.shared.readers, &applier, true)
     }
 
     /// Resolves when the store cannot go on (its view is damaged): the role should end and be started again, which repairs it.

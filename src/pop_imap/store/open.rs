@@ -6,16 +6,17 @@
 //! Invariant: a loaded mailbox shows the view as of `Loaded::seq`, and each transaction after that is published to it
 //! once: whoever loads it holds its lock from before reading the sequence number until the rows are in.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 use tokio::sync::watch;
 
-use super::apply::{self, Effects};
+use super::apply::Effects;
 use super::error::StoreError;
-use super::tables::{Readers, from_sql, from_sql32, read_progress, to_sql};
-use super::view::{Row, Rows, View};
+use super::roll::{self, Due};
+use super::tables::{Readers, from_sql, from_sql32, read_progress};
+use super::view::View;
 use super::{AccountId, MailboxId};
 
 /// Mailboxes kept in memory though nobody has them open, because they were open lately.
@@ -81,18 +82,19 @@ impl OpenMailbox {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the mailbox if nobody has yet.
-    fn load(&self, readers: &Readers) -> Result<(), StoreError> {
+    /// Reads the mailbox if nobody has yet, and says whether its roll is due.
+    fn load(&self, readers: &Readers) -> Result<Option<Due>, StoreError> {
         let mut loaded = self.loaded();
-        if loaded.is_none() {
-            let (seq, view) = readers.read(|sql| {
-                let seq = read_progress(sql)?.counters.seq;
-                Ok((seq, read_view(sql, self.id)?.ok_or(StoreError::NoSuchMailbox)?))
-            })?;
-            self.changes.send_replace(view.highest_modseq);
-            *loaded = Some(Loaded { seq, view: Arc::new(view) });
+        if loaded.is_some() {
+            return Ok(None);
         }
-        Ok(())
+        let (seq, (view, due)) = readers.read(|sql| {
+            let seq = read_progress(sql)?.counters.seq;
+            Ok((seq, roll::read_view(sql, self.id)?.ok_or(StoreError::NoSuchMailbox)?))
+        })?;
+        self.changes.send_replace(view.highest_modseq);
+        *loaded = Some(Loaded { seq, view: Arc::new(view) });
+        Ok(due)
     }
 
     /// Makes the next view. A view that was read after the change has it already.
@@ -127,6 +129,8 @@ pub(super) struct Registry {
     open: Mutex<HashMap<MailboxId, Weak<OpenMailbox>>>,
     /// The mailboxes opened last, newest first.
     warm: Mutex<VecDeque<Arc<OpenMailbox>>>,
+    /// Mailboxes whose roll is due.
+    due: Mutex<BTreeMap<MailboxId, Due>>,
 }
 
 impl Registry {
@@ -146,7 +150,9 @@ impl Registry {
         })?;
         let Some((id, uid_validity)) = found else { return Ok(None) };
         let mailbox = self.enter(id, account, uid_validity);
-        mailbox.load(readers)?;
+        if let Some(due) = mailbox.load(readers)? {
+            self.note_due([(id, due)]);
+        }
         self.keep_warm(&mailbox);
         Ok(Some(mailbox))
     }
@@ -183,6 +189,25 @@ impl Registry {
         warm.truncate(keep);
     }
 
+    /// Notes mailboxes whose rolls are due.
+    pub(super) fn note_due(&self, mailboxes: impl IntoIterator<Item = (MailboxId, Due)>) {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        for (mailbox, when) in mailboxes {
+            due.entry(mailbox).and_modify(|known| *known = when.max(*known)).or_insert(when);
+        }
+    }
+
+    /// Takes the mailboxes whose rolls are due, at most `count`, at leisure only when there is some.
+    pub(super) fn take_due(&self, leisure: bool, count: usize) -> Vec<MailboxId> {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = due.iter().filter(|(_, when)| leisure || **when == Due::Soon);
+        let taken: Vec<MailboxId> = wanted.map(|(mailbox, _)| *mailbox).take(count).collect();
+        for mailbox in &taken {
+            due.remove(mailbox);
+        }
+        taken
+    }
+
     /// Shows an open mailbox what a transaction did to it.
     pub(super) fn publish(&self, id: MailboxId, effects: &Effects, seq: u64) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,23 +220,4 @@ impl Registry {
             mailbox.publish(effects, seq);
         }
     }
-}
-
-/// A mailbox as the view's tables have it.
-fn read_view(sql: &Connection, id: MailboxId) -> rusqlite::Result<Option<View>> {
-    let mut select = sql.prepare_cached("SELECT uid_next, modseq, keywords, messages FROM mailbox WHERE id = ?1")?;
-    let head = select.query_row([to_sql(id.0)], |row| {
-        let keywords = apply::split_keywords(row.get_ref(2)?.as_str()?);
-        Ok((from_sql32(row.get(0)?), from_sql(row.get(1)?), keywords, from_sql32(row.get(3)?)))
-    });
-    let Some((uid_next, highest_modseq, keywords, count)) = head.optional()? else { return Ok(None) };
-    let mut select = sql.prepare_cached(
-        "SELECT uid, flags, modseq, size, internal_date, content FROM message WHERE mailbox = ?1 ORDER BY uid",
-    )?;
-    let mut rows: Vec<Row> = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
-    let mut found = select.query([to_sql(id.0)])?;
-    while let Some(row) = found.next()? {
-        rows.push(apply::read_row(row)?);
-    }
-    Ok(Some(View { uid_next, highest_modseq, keywords: Arc::new(keywords), messages: Rows::from_sorted(&rows) }))
 }

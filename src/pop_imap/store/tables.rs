@@ -16,7 +16,7 @@ use super::record::Counters;
 use crate::ledger::Position;
 
 /// Number of the schema; a view with another one is thrown away and made anew.
-pub(super) const SCHEMA: i64 = 2;
+pub(super) const SCHEMA: i64 = 3;
 /// File name of the view in the store's directory.
 pub(super) const VIEW_FILE: &str = "view.sqlite";
 /// Readers that are kept open when nobody reads.
@@ -33,6 +33,8 @@ const READER_CACHE_KIB: i64 = 4_096;
 /// - `mailbox`: one row a mailbox, with its counters; `keywords` by blanks, in the order of the flag bits;
 /// - `message`: one row for a message in a mailbox; `flags` as bits, 1 seen, 2 answered, 4 flagged, 8 deleted, 16 draft,
 ///   from 256 on the mailbox's keywords;
+/// - `roll`: the rows of `message` whose UIDs are under `below` once more, packed (see `roll`), and in `roll_changed` what
+///   has become of them since: other flags, or none when the message is gone;
 /// - `trace`: header fields of that recipient, put before the message's bytes;
 /// - `content`: where the bytes of a message stand in the ledger, and its envelope and structure;
 /// - `segment`: how many bytes of messages were written to a segment of the ledger, and how many are still in a mailbox;
@@ -60,6 +62,12 @@ CREATE TABLE message (
     size INTEGER NOT NULL, internal_date INTEGER NOT NULL, content INTEGER NOT NULL, PRIMARY KEY (mailbox, uid)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX message_by_content ON message (content);
+CREATE TABLE roll (
+    mailbox INTEGER PRIMARY KEY, below INTEGER NOT NULL, messages INTEGER NOT NULL, rows BLOB NOT NULL
+) STRICT;
+CREATE TABLE roll_changed (
+    mailbox INTEGER NOT NULL, uid INTEGER NOT NULL, flags INTEGER, modseq INTEGER, PRIMARY KEY (mailbox, uid)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE trace (
     mailbox INTEGER NOT NULL, uid INTEGER NOT NULL, bytes BLOB NOT NULL, PRIMARY KEY (mailbox, uid)
 ) STRICT, WITHOUT ROWID;

@@ -1,11 +1,12 @@
 //! Tests of the store: what it does (`basics`), that its view follows from its ledger whatever happens (`histories`),
-//! crashes (`crashes`), deliveries that come again (`repeats`), full disks (`full`), space (`space`), snapshots (`views`).
+//! crashes (`crashes`), rolls of large mailboxes (`rolls`), deliveries that come again (`repeats`), full disks (`full`), space (`space`), snapshots (`views`).
 
 mod basics;
 mod crashes;
 mod full;
 mod histories;
 mod repeats;
+mod rolls;
 mod space;
 mod views;
 

@@ -1,6 +1,6 @@
 //! Upkeep: what has to be done from time to time, by nobody who is waited for.
 //!
-//! Owns: the thread that checkpoints the view and compacts the ledger. Called by: `Store`. Never: keeps anyone waiting
+//! Owns: the thread that checkpoints the view, writes rolls of mailboxes and compacts the ledger. Called by: `Store`. Never: keeps anyone waiting
 //! longer than one piece of work takes.
 
 use std::path::PathBuf;
@@ -8,10 +8,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::applier::{Progressed, Work};
+use super::applier::{Progressed, Task, Work};
 use super::compaction::Compactor;
 use super::error::StoreError;
-use super::tables;
+use super::open::Registry;
+use super::roll::Roll;
+use super::tables::{self, Readers};
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -19,12 +21,16 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const CHECKPOINT_CHANGES: u64 = 2_000;
 /// Pages of SQLite's log after which the applier itself makes a checkpoint, between two batches, so that the log begins anew.
 const LOG_PAGES_MAX: i64 = 8_192;
+/// Rolls that are written at one look.
+const ROLLS_MAX: usize = 64;
 /// Looks between two looks for a segment to compact: once a minute.
 const COMPACT_EVERY: u64 = 120;
 
 /// The upkeep's side.
 pub(super) struct Upkeep {
     pub(super) view: PathBuf,
+    pub(super) readers: Arc<Readers>,
+    pub(super) registry: Arc<Registry>,
     pub(super) progressed: Arc<Progressed>,
     pub(super) applier: SyncSender<Work>,
     pub(super) compactor: Arc<Mutex<Compactor>>,
@@ -38,11 +44,14 @@ impl Upkeep {
         let mut seen = checkpointed;
         for round in 1_u64.. {
             if !matches!(self.stop.recv_timeout(INTERVAL), Err(RecvTimeoutError::Timeout)) {
+                // So that the next start is a quick one.
+                self.write_rolls(true);
                 return;
             }
             let now = self.progressed.seq();
             let quiet = now == seen;
             seen = now;
+            self.write_rolls(quiet);
             if now - checkpointed >= CHECKPOINT_CHANGES || (quiet && now > checkpointed) {
                 checkpointed = now;
                 if let Err(error) = self.checkpoint() {
@@ -55,6 +64,13 @@ impl Upkeep {
         }
     }
 
+    /// Writes the rolls that are due, those that have time too when there is leisure.
+    fn write_rolls(&self, leisure: bool) {
+        if let Err(error) = write_rolls(&self.registry, &self.readers, &self.applier, leisure) {
+            tracing::warn!(%error, "rolls of mailboxes");
+        }
+    }
+
     /// Moves what SQLite's log has into the database file. On a connection of its own: batches go on meanwhile.
     fn checkpoint(&self) -> Result<(), StoreError> {
         let connection = tables::open_writer(&self.view)?;
@@ -64,7 +80,7 @@ impl Upkeep {
         }
         // Little is left to do now; between two batches nobody writes, and the log can begin anew.
         let (answer, done) = sync_channel(1);
-        let task: super::applier::Task =
+        let task: Task =
             Box::new(|connection, _| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
         self.applier.send(Work::Task(task, answer)).map_err(|_| StoreError::Closed)?;
         done.recv().map_err(|_| StoreError::Closed)?
@@ -84,4 +100,22 @@ impl Upkeep {
             }
         }
     }
+}
+
+/// Writes the rolls that are due: read on a connection of its own, put in place by the applier between two batches.
+pub(super) fn write_rolls(
+    registry: &Registry,
+    readers: &Readers,
+    applier: &SyncSender<Work>,
+    leisure: bool,
+) -> Result<(), StoreError> {
+    for mailbox in registry.take_due(leisure, ROLLS_MAX) {
+        let Some(roll) = readers.read(|sql| Ok(Roll::of(sql, mailbox)?))? else { continue };
+        let (answer, done) = sync_channel(1);
+        // What could not be put in place is due at the mailbox's next change.
+        let task: Task = Box::new(move |connection, apply| roll.put(connection, apply).map(drop));
+        applier.send(Work::Task(task, answer)).map_err(|_| StoreError::Closed)?;
+        done.recv().map_err(|_| StoreError::Closed)??;
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::flags::Flags;
 
 /// Rows of a chunk when it is filled from the front; it is split when an insertion makes it twice as long.
-const CHUNK_ROWS: usize = 256;
+pub(super) const CHUNK_ROWS: usize = 256;
 
 /// Id of the bytes of a message; copies share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -193,6 +193,13 @@ impl Rows {
     pub(super) fn from_sorted(rows: &[Row]) -> Self {
         let mut out = Self::default();
         out.rebuild(rows.chunks(CHUNK_ROWS).map(|rows| Chunk::new(rows.to_vec())).collect());
+        out
+    }
+
+    /// As `from_sorted`, already in chunks of at most `CHUNK_ROWS`, none of them empty.
+    pub(super) fn from_chunks(chunks: Vec<Vec<Row>>) -> Self {
+        let mut out = Self::default();
+        out.rebuild(chunks.into_iter().map(Chunk::new).collect());
         out
     }
 

@@ -29,6 +29,10 @@ async fn child_that_delivers_until_it_is_killed() {
                 if number % 5 == 4 {
                     store.expunge(&inbox, &[done[0].uid]).await.unwrap();
                 }
+                if number % 7 == 6 {
+                    let store = store.clone();
+                    tokio::task::spawn_blocking(move || store.write_rolls().unwrap()).await.unwrap();
+                }
                 // One write: lines of tasks must not mix.
                 let line =
                     format!("\n:{id} {} {} {} {}:\n", number % 5 == 4, done[0].uid, done[1].uid, done[0].uid_validity);

@@ -51,6 +51,8 @@ struct History {
     sent: Vec<(Bytes, Vec<Delivery>)>,
     /// Segments removed by compaction.
     removed: usize,
+    /// Mailboxes that a check found with a roll.
+    rolls: u64,
 }
 
 impl History {
@@ -67,6 +69,7 @@ impl History {
             count: 0,
             sent: Vec::new(),
             removed: 0,
+            rolls: 0,
         }
     }
 
@@ -312,6 +315,10 @@ impl History {
 
     /// One random operation.
     async fn step(&mut self) {
+        if self.below(8) == 0 {
+            let store = self.store();
+            tokio::task::spawn_blocking(move || store.write_rolls().unwrap()).await.unwrap();
+        }
         match self.below(21) {
             0..5 => self.deliver().await,
             5..8 => self.append().await,
@@ -383,10 +390,11 @@ impl History {
         assert_eq!(before, after, "disturbance {what}");
         let report = self.store().check().unwrap();
         assert!(report.is_good(), "disturbance {what}: {:?} {:?}", report.faults, report.ledger.faults);
+        self.rolls += report.rolls;
     }
 }
 
-async fn history(seed: u64) -> usize {
+async fn history(seed: u64) -> (usize, u64) {
     println!("seed {seed}");
     let mut history = History::new(seed);
     for operation in 0..OPERATIONS {
@@ -400,16 +408,19 @@ async fn history(seed: u64) -> usize {
         }
     }
     history.compare().await;
-    history.removed
+    (history.removed, history.rolls)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_the_store_says_what_a_simple_model_says() {
-    let mut removed = 0;
+    let (mut removed, mut rolls) = (0, 0);
     for seed in 0..SEEDS {
-        removed += history(seed).await;
+        let (more_removed, more_rolls) = history(seed).await;
+        removed += more_removed;
+        rolls += more_rolls;
     }
     assert!(removed > 20, "{removed} segments were compacted: histories must meet compaction");
+    assert!(rolls > 100, "{rolls} rolls were compared with the rows that they are of");
 }
 
 /// A view that is behind the ledger catches up: an old copy of it is put back.
