@@ -4,10 +4,11 @@
 //! it is applied: what a client is told is durable *and* visible.
 //!
 //! While one batch is being applied, the next one is being made durable, and a third one gathers in the queue: under load
-//! a batch is as large as what came during one flush, and each costs one.
+//! a batch is as large as what came during one flush, and each costs one. A batch waits a moment for requests that are
+//! announced (a message is just being received for it): they are served no later so, and by one flush less.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::apply::Content;
 use super::decide::{Decider, Decision, Request};
 use super::error::StoreError;
 use super::record::{self, Changes, Counters};
-use super::{Answer, Shared};
+use super::{Answer, Shared, Store};
 use crate::base::clock;
 use crate::ledger::{Entry, Ledger, LedgerError, Position};
 
@@ -35,6 +36,61 @@ const BATCH_REQUESTS_MAX: usize = 1_000;
 /// How long a batch waits for as many requests as the last one had. Those who were answered together come back together,
 /// but not at the same instant; the flush that is saved costs more than the wait.
 const GATHER_MAX: Duration = Duration::from_micros(200);
+
+/// How long a batch waits for requests that are announced.
+const COMING_MAX: Duration = Duration::from_millis(1);
+/// How often it looks meanwhile.
+const COMING_LOOK: Duration = Duration::from_micros(100);
+/// After a wait that brought nobody, no batch waits for those who are announced for a while: at most so many batches.
+const COMING_SKIPPED_MAX: u32 = 64;
+
+/// Requests that are announced.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Coming(Arc<AtomicUsize>);
+
+/// A request that is announced, until this is dropped.
+#[derive(Debug)]
+pub struct Announced(Coming);
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    /// Says that a delivery is about to come, in a moment: others may be kept waiting for it, a millisecond at most. To be
+    /// dropped when it is made, or will not be.
+    #[must_use]
+    pub fn announce(&self) -> Announced {
+        let coming = self.inner.shared.coming.clone();
+        coming.0.fetch_add(1, Ordering::Relaxed);
+        Announced(coming)
+    }
+}
+
+/// Whether to wait for those who are announced: one that does not come (a slow client) is not to cost every batch a wait.
+#[derive(Debug, Default)]
+struct Patience {
+    /// Batches that do not wait, after a wait in vain.
+    skips: u32,
+    /// Of them, those to come.
+    left: u32,
+}
+
+impl Patience {
+    /// Whether this batch may wait.
+    fn may_wait(&mut self) -> bool {
+        let may = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
+
+    fn waited(&mut self, in_vain: bool) {
+        self.skips = if in_vain { (self.skips * 2).clamp(1, COMING_SKIPPED_MAX) } else { 0 };
+        self.left = self.skips;
+    }
+}
 
 /// A request with its way back.
 #[derive(Debug)]
@@ -72,6 +128,8 @@ pub(super) struct Writer {
     applier: SyncSender<Work>,
     progressed: Arc<Progressed>,
     message_next: Arc<AtomicU64>,
+    coming: Coming,
+    patience: Patience,
 }
 
 /// What has been decided and waits for the append.
@@ -81,6 +139,12 @@ struct Gathered {
     batch: Batch,
     entries: Vec<Entry>,
     bytes: usize,
+}
+
+impl Gathered {
+    fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES_MAX || self.batch.waiters.len() >= BATCH_REQUESTS_MAX
+    }
 }
 
 impl Writer {
@@ -94,6 +158,8 @@ impl Writer {
             applier,
             progressed: Arc::clone(&shared.progressed),
             message_next: Arc::clone(&shared.message_next),
+            coming: shared.coming.clone(),
+            patience: Patience::default(),
         };
         (writer, Queue { sender, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX / QUEUE_UNIT_BYTES)) })
     }
@@ -114,19 +180,35 @@ impl Writer {
         }
     }
 
-    /// Adds what has come; waits a little for more while there are fewer than the last time.
+    /// Adds what has come; waits a little for more while there are fewer than the last time, or more are announced.
     fn gather(&mut self, gathered: &mut Gathered, expected: usize) {
-        let mut deadline = None;
-        while gathered.bytes < BATCH_BYTES_MAX && gathered.batch.waiters.len() < BATCH_REQUESTS_MAX {
-            if let Ok(next) = self.requests.try_recv() {
-                self.take(next, gathered);
-                continue;
-            }
-            let mut late = || clock::monotonic() >= *deadline.get_or_insert_with(|| clock::monotonic() + GATHER_MAX);
-            if gathered.batch.waiters.len() >= expected || late() {
-                return;
-            }
+        self.take_all(gathered);
+        let begun = clock::monotonic();
+        while !gathered.is_full() && gathered.batch.waiters.len() < expected && begun.elapsed() < GATHER_MAX {
             thread::yield_now();
+            self.take_all(gathered);
+        }
+        if !self.are_coming() || !self.patience.may_wait() {
+            return;
+        }
+        let before = gathered.batch.waiters.len();
+        while !gathered.is_full() && self.are_coming() && begun.elapsed() < COMING_MAX {
+            thread::park_timeout(COMING_LOOK);
+            self.take_all(gathered);
+        }
+        self.patience.waited(gathered.batch.waiters.len() == before);
+    }
+
+    fn are_coming(&self) -> bool {
+        self.coming.0.load(Ordering::Relaxed) > 0
+    }
+
+    /// Adds what has come.
+    fn take_all(&mut self, gathered: &mut Gathered) {
+        while !gathered.is_full()
+            && let Ok(next) = self.requests.try_recv()
+        {
+            self.take(next, gathered);
         }
     }
 
