@@ -71,7 +71,7 @@ impl Store {
 
 /// Whether to wait for those who are announced: one that does not come (a slow client) is not to cost every batch a wait.
 #[derive(Debug, Default)]
-struct Patience {
+pub(super) struct Patience {
     /// Batches that do not wait, after a wait in vain.
     skips: u32,
     /// Of them, those to come.
@@ -80,13 +80,13 @@ struct Patience {
 
 impl Patience {
     /// Whether this batch may wait.
-    fn may_wait(&mut self) -> bool {
+    pub(super) fn may_wait(&mut self) -> bool {
         let may = self.left == 0;
         self.left = self.left.saturating_sub(1);
         may
     }
 
-    fn waited(&mut self, in_vain: bool) {
+    pub(super) fn waited(&mut self, in_vain: bool) {
         self.skips = if in_vain { (self.skips * 2).clamp(1, COMING_SKIPPED_MAX) } else { 0 };
         self.left = self.skips;
     }

@@ -1,6 +1,7 @@
 //! What each operation does.
 
 use super::*;
+use crate::pop_imap::store::writer::Patience;
 use crate::pop_imap::store::{Flag, FlagChange, Flags, SpecialUse, StoreError, Where};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,4 +284,31 @@ async fn a_full_disk_is_said_before_anything_is_taken() {
     assert_eq!(refused.unwrap_err().lmtp_reply().0, 452);
     let inbox = store.select(account(1), "INBOX").await.unwrap(); // what makes room works
     store.expunge(&inbox, &[1]).await.unwrap();
+}
+
+#[test]
+fn after_a_wait_in_vain_fewer_batches_wait_for_what_is_announced() {
+    let mut patience = Patience::default();
+    let mut waits = Vec::new();
+    for batch in 0..300 {
+        if patience.may_wait() {
+            waits.push(batch);
+            patience.waited(true);
+        }
+    }
+    assert_eq!(waits, [0, 2, 5, 10, 19, 36, 69, 134, 199, 264]);
+    patience.waited(false);
+    assert!(patience.may_wait() && patience.may_wait());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_announced_and_does_not_come_keeps_nobody_from_being_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let announced = store.announce();
+    for number in 0..20 {
+        store.deliver(text(number), vec![to(account(1), "")], at(1)).await.unwrap();
+    }
+    drop(announced);
+    assert_eq!(uids(&store.select(account(1), "INBOX").await.unwrap()).len(), 20);
 }
