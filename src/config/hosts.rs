@@ -107,6 +107,20 @@ impl fmt::Display for HostAddress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MacAddress([u8; 6]);
 
+impl MacAddress {
+    /// Its octets, in the order in which they are written.
+    #[must_use]
+    pub const fn octets(self) -> [u8; 6] {
+        self.0
+    }
+}
+
+impl From<[u8; 6]> for MacAddress {
+    fn from(octets: [u8; 6]) -> Self {
+        Self(octets)
+    }
+}
+
 impl FromStr for MacAddress {
     type Err = MacAddressError;
 

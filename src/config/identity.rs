@@ -49,7 +49,11 @@ impl Identity {
             Some(text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         let interfaces = fs::read_dir(root.join("sys/class/net")).into_iter().flatten().flatten();
-        let mac = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("address")).ok()?.trim().parse().ok();
+        // A bond's members show the address of the bond; their own is kept beside it.
+        let mac = |entry: fs::DirEntry| {
+            let own = ["bonding_slave/perm_hwaddr", "address"].map(|file| entry.path().join(file));
+            own.into_iter().find_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
+        };
         let arguments = text("proc/cmdline").unwrap_or_default();
         let argument =
             arguments.split_ascii_whitespace().filter_map(|word| word.strip_prefix("fife.host=")).next_back();

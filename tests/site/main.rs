@@ -31,6 +31,7 @@ mod ledger;
 mod lmtp;
 mod mail;
 mod neighbours;
+mod network;
 mod outbound;
 mod pop3;
 mod queue;

@@ -49,6 +49,11 @@ fn a_machine_is_told_by_what_the_kernel_says_of_it() {
     };
     check(&[mac], None, Ok("mail1"));
     check(&[other_mac, ("sys/class/net/eth1/address", "52:54:00:00:00:01\n")], None, Ok("mail1"));
+    let bonded = [
+        ("sys/class/net/eth1/address", "52:54:00:00:00:09\n"),
+        ("sys/class/net/eth1/bonding_slave/perm_hwaddr", "52:54:00:00:00:01\n"),
+    ];
+    check(&bonded, None, Ok("mail1"));
     check(&[serial, hostname], None, Ok("mail2"));
     check(&[serial], None, Err("none of the site's hosts")); // all that is given must fit
     check(&[hostname], None, Err("none of the site's hosts"));

@@ -7,6 +7,7 @@
 //! - `mounts`: /proc, /sys, /dev, …; `modules`, `hotplug`: drivers for what is there, and for what turns up later;
 //! - `partitions`, `superblock`: the disk that the machine was booted from; `data`: checked, mounted, grown;
 //! - `logs`, `rotation`: lines and the kernel's records to the data partition;
+//! - `network`: links, addresses, DHCP; `names`: host name, resolv.conf;
 //! - `settings`: which fife.toml; then the supervisor runs, fed `watchdog`, with `orphans` reaped;
 //! - `trial`: a version that was just updated to is kept or given up;
 //! - `trouble`: when it cannot; `power`: the end; `lines`: what consoles are told.
@@ -17,6 +18,8 @@ mod lines;
 mod logs;
 pub mod modules;
 mod mounts;
+pub mod names;
+pub mod network;
 mod orphans;
 mod partitions;
 mod power;
