@@ -53,7 +53,7 @@ pub struct Smtp {
     #[schemars(length(min = 1, max = 100), extend("x-min" = "1s", "x-max" = "7d"))]
     pub retry_after: Vec<Span>,
     /// Age at which a message that could not be delivered goes back to its sender (RFC 5321 section 4.5.4.1). (Restarts smtp.)
-    #[schemars(extend("x-min" = "1m"), extend("x-max" = "30d"))]
+    #[schemars(extend("x-min" = "1s"), extend("x-max" = "30d"))]
     pub queue_lifetime: Span,
     /// Free space below which mail is refused for the time being (452). (Restarts smtp.)
     #[schemars(extend("x-max" = "1 PiB"))]

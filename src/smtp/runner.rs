@@ -1,6 +1,6 @@
 //! Going through the queue: sessions to destinations, what is late, what is too old.
 //!
-//! Owns: when sessions are opened, attempts at our own mailboxes, giving up, warnings of delay. Called by: `smtp::serve`, one task.
+//! Owns: when sessions are opened, attempts at our own mailboxes, giving up, warnings of delay, when pauses are put on record. Called by: `smtp::serve`, one task.
 //! Calls: `outbound` for other sites.
 
 use std::sync::Arc;
@@ -53,6 +53,7 @@ pub(super) async fn run(context: Arc<Context>, mut shutdown: Shutdown) {
             show(&context, *away.borrow_and_update());
             give_up(&context, &shutdown).await;
             warn_late(&context).await;
+            note_pauses(&context).await;
         }
         if now >= compacts_at {
             compacts_at = now + COMPACT_EVERY;
@@ -80,6 +81,14 @@ pub(super) async fn run(context: Arc<Context>, mut shutdown: Shutdown) {
     let finish = async { while sessions.join_next().await.is_some() {} };
     if timeout(STOP_PATIENCE, finish).await.is_err() {
         warn!("sessions that other servers keep waiting are broken off");
+    }
+    note_pauses(&context).await;
+}
+
+/// Writes down what failed lately, and when it is tried again.
+async fn note_pauses(context: &Context) {
+    if let Err(error) = context.queue.note_pauses(clock::unix_millis(), clock::monotonic()).await {
+        warn!(%error, "cannot note when mail is tried again: after a restart it would be tried earlier");
     }
 }
 
@@ -120,7 +129,7 @@ fn show(context: &Context, away: bool) {
 
 async fn compact(context: &Arc<Context>) {
     let context = Arc::clone(context);
-    match tokio::task::spawn_blocking(move || context.queue.compact(clock::monotonic())).await {
+    match tokio::task::spawn_blocking(move || context.queue.compact(clock::unix_millis(), clock::monotonic())).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(%error, "space of delivered mail cannot be given back"),
         Err(panic) => error!(%panic, "compaction ended by a panic: this is a bug in fife"),

@@ -101,7 +101,7 @@ async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
     let password = |at| handover.secret(&route_password(at)).cloned();
     let routes = Arc::new(Routes::new(&tables.smtp_outbound, runner::MAILBOX_SESSIONS_MAX, &password));
     let queue_routes = Arc::clone(&routes);
-    let open = move || Queue::open(&queue_dir, size_max, queue_routes, clock::monotonic());
+    let open = move || Queue::open(&queue_dir, size_max, queue_routes, clock::unix_millis(), clock::monotonic());
     let queue = tokio::task::spawn_blocking(open).await??;
     let site = match (settings.lmtp_site, &handover.site) {
         (false, _) => None,

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::dns::{Nsd, txt};
 use crate::harness::{Site, good, run, text, wait_for};
+use crate::neighbours;
 
 /// The first domain's keys, once they are made.
 fn keys(site: &Site) -> Vec<Value> {
@@ -277,6 +278,40 @@ fn dkimpy_and_opendkim_accept_what_fife_signs_and_see_what_was_changed() {
     assert_eq!(dkimpy(&site, &file), "True\nTrue\n", "{}", last(&site));
     // Nobody signs in another user's domain, and a domain without keys here is nobody's to sign for.
     assert!(!submit("Bank <u@bank.test>").contains("DKIM-Signature:"));
+}
+
+#[test]
+fn a_signature_outlives_a_server_that_takes_7_bit_text_only() {
+    let (site, dns) = checking(&format!("[smtp-outbound]\nport = {}\n", neighbours::MX_PORT));
+    let record = |key: &Value| txt(key["name"].as_str().unwrap(), key["record"].as_str().unwrap());
+    let zone: String = keys(&site).iter().map(record).collect();
+    let _dns = Nsd::start(dns, &format!("{zone}far.test. A {}\n", neighbours::address(&site, 0)), &[]);
+    let receiver = neighbours::Receiver::start(&site, 0, &["PIPELINING"]);
+    let usual = "From: U <u1@example.test>\nTo: x@far.test\nMIME-Version: 1.0\n";
+    let plain = "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n";
+    let messages = [
+        format!("{usual}Subject: one part\n{plain}\n\u{4f60}\u{597d}, all.  \n..\nEnd\n"),
+        format!(
+            "{usual}Subject: parts\nContent-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: 8bit\n\n--b\n{plain}\ngr\u{fc}n\n--b\n\
+             Content-Type: image/png\nContent-Transfer-Encoding: 8bit\n\n\u{fc}\u{fc}\n--b--\n"
+        ),
+    ];
+    for (count, message) in (1..).zip(&messages) {
+        let (file, server, port) = (site.dir().join("send.eml"), site.ip(), site.port("submission"));
+        std::fs::write(&file, message).unwrap();
+        let data = format!("@{}", file.display());
+        let login = ["--auth-user", "u1@example.test", "--auth-password", PASSWORD, "--from", "u1@example.test"];
+        let to = ["--server", &server, "--port", &port, "--to", "x@far.test", "--data", &data];
+        good(&run("swaks", &[&to[..], &login].concat(), b""));
+        let received = receiver.wait(count, &site);
+        let taken = received.last().unwrap()["text"].as_str().unwrap();
+        assert!(taken.is_ascii() && taken.contains("quoted-printable"), "{taken}");
+        assert_eq!(taken.matches("DKIM-Signature:").count(), 2, "{taken}");
+        std::fs::write(&file, taken).unwrap();
+        assert_eq!(dkimpy(&site, &file), "True\nTrue\n", "{taken}");
+        let told = opendkim(&site, &file);
+        assert!(told.status.success(), "{}\n{taken}", text(&told));
+    }
 }
 
 fn dkimpy(site: &Site, file: &Path) -> String {

@@ -82,13 +82,18 @@ pub struct Receiver {
 impl Receiver {
     /// With these extensions.
     pub fn start(site: &Site, nth: u8, extensions: &[&str]) -> Self {
+        Self::start_at(site, &address(site, nth), MX_PORT, extensions)
+    }
+
+    /// At any address.
+    pub fn start_at(site: &Site, ip: &str, port: u16, extensions: &[&str]) -> Self {
         let script = site.dir().join("receiver.py");
         std::fs::write(&script, include_str!("receiver.py")).unwrap();
-        let file = site.dir().join(format!("received.{nth}"));
-        let (ip, port) = (address(site, nth), MX_PORT.to_string());
-        let child = start(Command::new("python3").arg(&script).args([&ip, &port]).arg(&file).args(extensions));
+        let file = site.dir().join(format!("received.{ip}"));
+        let child =
+            start(Command::new("python3").arg(&script).args([ip, &port.to_string()]).arg(&file).args(extensions));
         let program = Program(child);
-        let open = || std::net::TcpStream::connect((ip.as_str(), MX_PORT)).is_ok();
+        let open = || std::net::TcpStream::connect((ip, port)).is_ok();
         wait_for("the receiver to listen", open, String::new);
         Self { _program: program, file }
     }
@@ -130,7 +135,7 @@ impl Postfix {
         std::fs::write(
             dir.join("main.cf"),
             format!(
-                "compatibility_level = 3.6\nqueue_directory = {name}/spool\ndata_directory = {name}/data\ncommand_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\nmail_owner = postfix\nsetgid_group = postdrop\ninet_interfaces = 127.0.0.1\ninet_protocols = ipv4\nmyhostname = mx.far.test\nmydestination =\nmynetworks = 127.0.0.0/8\nvirtual_mailbox_domains = far.test\nvirtual_mailbox_base = {name}/mail\nvirtual_mailbox_maps = static:all\nvirtual_uid_maps = static:{uid}\nvirtual_gid_maps = static:{uid}\nsmtpd_tls_cert_file = {cert}\nsmtpd_tls_key_file = {key}\nsmtpd_tls_security_level = may\nsmtp_tls_security_level = may\nsmtpd_tls_received_header = yes\nsmtputf8_enable = yes\nsmtp_dns_support_level = disabled\nsmtp_host_lookup = native\ntransport_maps = inline:{{ {{ example.test = smtp:[{fife}]:2525 }} }}\nsmtp_bind_address = {ip}\nmaillog_file = {name}/log\nmaillog_file_prefixes = /tmp\nlocal_recipient_maps =\nalias_maps =\n"
+                "compatibility_level = 3.6\nqueue_directory = {name}/spool\ndata_directory = {name}/data\ncommand_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\nmail_owner = postfix\nsetgid_group = postdrop\ninet_interfaces = 127.0.0.1\ninet_protocols = ipv4\nmyhostname = mx.far.test\nmydestination =\nmynetworks = 127.0.0.0/8\nvirtual_mailbox_domains = far.test\nvirtual_mailbox_base = {name}/mail\nvirtual_mailbox_maps = static:all\nvirtual_uid_maps = static:{uid}\nvirtual_gid_maps = static:{uid}\nsmtpd_tls_cert_file = {cert}\nsmtpd_tls_key_file = {key}\nsmtpd_tls_security_level = may\nsmtp_tls_security_level = may\nsmtpd_tls_received_header = yes\ndebug_peer_list = 127.0.0.0/8\nsmtputf8_enable = yes\nsmtp_dns_support_level = disabled\nsmtp_host_lookup = native\ntransport_maps = inline:{{ {{ example.test = smtp:[{fife}]:2525 }} }}\nsmtp_bind_address = {ip}\nmaillog_file = {name}/log\nmaillog_file_prefixes = /tmp\nlocal_recipient_maps =\nalias_maps =\n"
             ),
         )
         .unwrap();

@@ -1,5 +1,8 @@
 //! Mail out: to Debian's Postfix and from it, to servers of all kinds, by a real DNS; and what becomes of it when they fail.
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
 use super::harness::{Site, good, python, run, text, wait_for};
 use super::neighbours::{self, Exim, MX_PORT, Postfix, Receiver, address};
 
@@ -54,49 +57,58 @@ fn wait_empty(site: &Site) {
     wait_for("the queue to be empty", is_empty, || text(&site.fife(&["queue", "show"])) + &site.log_tail());
 }
 
+/// The dialogue that every neighbour takes part in. `wait` waits for its mail; `tls` is what it says of mail that came over TLS, `name` is its name;
+/// `report` is in what it says of success.
+fn both_ways(site: &Site, name: &str, wait: &dyn Fn(&str) -> String, tls: &str, report: &[&str]) {
+    submit(site, "a@far.test", ["", ""], "Subject: plain\nFrom: u1@example.test\n\n.dot\ntext\n");
+    let mail = wait("Subject: plain");
+    assert!(mail.contains("\n.dot\ntext\n"), "{mail}");
+    assert!(mail.contains(tls), "STARTTLS was used: {mail}");
+    submit(
+        site,
+        "b@far.test",
+        ["BODY=8BITMIME", ""],
+        "Subject: eight\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\ngrün\n",
+    );
+    assert!(wait("Subject: eight").contains("\ngrün\n"));
+    submit(site, "用户@far.test", ["SMTPUTF8 BODY=8BITMIME", ""], "Subject: 你好\n\ntext\n");
+    assert!(wait("Subject: 你好").contains("用户@far.test"));
+    // It tells success itself, for it knows DSN; what we passed on is what it says.
+    submit(
+        site,
+        "c@far.test",
+        ["RET=HDRS ENVID=me+2B1", "NOTIFY=SUCCESS ORCPT=rfc822;orig@far.test"],
+        "Subject: tell me\n\ntext\n",
+    );
+    let told = wait_inbox(site, "u1", &["Action: delivered"]);
+    for part in [&["multipart/report"], report].concat() {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+    // And the other way round.
+    let (ip, port) = (address(site, 0), MX_PORT.to_string());
+    let from_there = |subject: &str, to: &str, options: &[&str]| {
+        let header = format!("Subject: {subject}");
+        let usual = ["--server", &ip, "--port", &port, "--from", "p@far.test", "--to", to, "--header", &header];
+        good(&run("swaks", &[&usual[..], options].concat(), b""));
+    };
+    from_there("from there", "u1@example.test", &["--body", "grün"]);
+    let mail = wait_inbox(site, "u1", &["Subject: from there", "grün"]);
+    assert!(mail.contains("with ESMTPS (TLSv1.3"), "{name} used STARTTLS with us: {mail}");
+    from_there("nobody there", "nobody@example.test", &[]);
+    wait("no such user here");
+    wait_empty(site);
+}
+
 #[test]
 fn postfix_takes_our_mail_and_we_take_its() {
     let (mut site, _dns) = neighbours::site("far MX 10 mx.far\nmx.far A {0}\n", "");
     launch(&mut site);
     let postfix = Postfix::start(&site, 0);
-    submit(&site, "a@far.test", ["", ""], "Subject: plain\nFrom: u1@example.test\n\n.dot\ntext\n");
-    let mail = postfix.wait("Subject: plain", &site);
-    assert!(mail.contains("\n.dot\ntext\n"), "{mail}");
-    assert!(mail.contains("using TLSv1.3"), "STARTTLS was used: {mail}");
-    submit(
-        &site,
-        "b@far.test",
-        ["BODY=8BITMIME", ""],
-        "Subject: eight\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\ngrün\n",
-    );
-    assert!(postfix.wait("Subject: eight", &site).contains("\ngrün\n"));
-    submit(&site, "用户@far.test", ["SMTPUTF8 BODY=8BITMIME", ""], "Subject: 你好\n\ntext\n");
-    assert!(postfix.wait("Subject: 你好", &site).contains("用户@far.test"));
-    // Postfix tells success itself, for it knows DSN; what we passed on is what it says.
-    submit(
-        &site,
-        "c@far.test",
-        ["RET=HDRS ENVID=me+2B1", "NOTIFY=SUCCESS ORCPT=rfc822;orig@far.test"],
-        "Subject: tell me\n\ntext\n",
-    );
-    let report = wait_inbox(&site, "u1", &["Action: delivered"]);
-    for part in ["Original-Envelope-Id: me+1", "Original-Recipient: rfc822;orig@far.test", "multipart/report"] {
-        assert!(report.contains(part), "{part}\n{report}");
-    }
-    // And the other way round.
-    let (ip, port) = (address(&site, 0), MX_PORT.to_string());
-    let from_postfix = |subject: &str, to: &str, options: &[&str]| {
-        let header = format!("Subject: {subject}");
-        let usual = ["--server", &ip, "--port", &port, "--from", "p@far.test", "--to", to, "--header", &header];
-        good(&run("swaks", &[&usual[..], options].concat(), b""));
-    };
-    from_postfix("from postfix", "u1@example.test", &["--body", "grün"]);
-    let mail = wait_inbox(&site, "u1", &["Subject: from postfix", "grün"]);
-    assert!(mail.contains("with ESMTPS (TLSv1.3"), "Postfix used STARTTLS with us: {mail}");
-    from_postfix("nobody there", "nobody@example.test", &[]);
-    postfix.wait("no such user here", &site);
+    let report = ["Original-Envelope-Id: me+1", "Original-Recipient: rfc822;orig@far.test"];
+    both_ways(&site, "Postfix", &|text| postfix.wait(text, &site), "using TLSv1.3", &report);
+    assert!(postfix.log().contains(": BDAT "), "it offers CHUNKING, and we use it");
     let script = "import smtplib,sys\nwith smtplib.SMTP(sys.argv[1],int(sys.argv[2])) as s:\n s.ehlo('c.test')\n s.mail('p@far.test',['RET=HDRS','ENVID=e1'])\n s.rcpt('u1@example.test',['NOTIFY=SUCCESS'])\n assert s.data(b'Subject: asks\\r\\n\\r\\nx\\r\\n')[0]==250";
-    good(&python(script, &[&ip, &port]));
+    good(&python(script, &[&address(&site, 0), &MX_PORT.to_string()]));
     // We know DSN, so we report, and by the queue to where it came from.
     let report = postfix.wait("Action: delivered", &site);
     assert!(report.contains("Original-Envelope-Id: e1"), "{report}");
@@ -108,43 +120,8 @@ fn exim_takes_our_mail_and_we_take_its() {
     let (mut site, _dns) = neighbours::site("far MX 10 mx.far\nmx.far A {0}\n", "");
     launch(&mut site);
     let exim = Exim::start(&site, 0);
-    submit(&site, "a@far.test", ["", ""], "Subject: plain\nFrom: u1@example.test\n\n.dot\ntext\n");
-    let mail = exim.wait("Subject: plain", &site);
-    assert!(mail.contains("\n.dot\ntext\n"), "{mail}");
-    assert!(mail.contains("with esmtps"), "STARTTLS was used: {mail}");
-    submit(
-        &site,
-        "b@far.test",
-        ["BODY=8BITMIME", ""],
-        "Subject: eight\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\ngrün\n",
-    );
-    assert!(exim.wait("Subject: eight", &site).contains("\ngrün\n"));
-    submit(&site, "用户@far.test", ["SMTPUTF8 BODY=8BITMIME", ""], "Subject: 你好\n\ntext\n");
-    assert!(exim.wait("Subject: 你好", &site).contains("用户@far.test"));
-    // Exim tells success itself, for it knows DSN; what we passed on is what it says.
-    submit(
-        &site,
-        "c@far.test",
-        ["RET=HDRS ENVID=me+2B1", "NOTIFY=SUCCESS ORCPT=rfc822;orig@far.test"],
-        "Subject: tell me\n\ntext\n",
-    );
-    let report = wait_inbox(&site, "u1", &["Action: delivered"]);
-    for part in ["Reporting-MTA: dns; mx.far.test", "multipart/report"] {
-        assert!(report.contains(part), "{part}\n{report}");
-    }
-    // And the other way round.
-    let (ip, port) = (address(&site, 0), MX_PORT.to_string());
-    let from_exim = |subject: &str, to: &str, options: &[&str]| {
-        let header = format!("Subject: {subject}");
-        let usual = ["--server", &ip, "--port", &port, "--from", "p@far.test", "--to", to, "--header", &header];
-        good(&run("swaks", &[&usual[..], options].concat(), b""));
-    };
-    from_exim("from exim", "u1@example.test", &["--body", "grün"]);
-    let mail = wait_inbox(&site, "u1", &["Subject: from exim", "grün"]);
-    assert!(mail.contains("with ESMTPS (TLSv1.3"), "Exim used STARTTLS with us: {mail}");
-    from_exim("nobody there", "nobody@example.test", &[]);
-    exim.wait("no such user here", &site);
-    wait_empty(&site);
+    let report = ["Reporting-MTA: dns; mx.far.test"];
+    both_ways(&site, "Exim", &|text| exim.wait(text, &site), "with esmtps", &report);
 }
 
 #[test]
@@ -177,6 +154,80 @@ fn mail_finds_the_right_host() {
     check("x@loop.test", "Status: 5.4.6", "would come back");
     wait_empty(&site);
     assert_eq!((best.received().len(), other.received().len()), (5, 1), "and nobody got anything twice");
+}
+
+#[test]
+fn mail_goes_by_ipv6_first_and_by_ipv4_when_that_fails() {
+    let (mut site, _dns) = neighbours::site("both AAAA ::1\nboth A {0}\nsix MX 5 mx.six\nmx.six AAAA ::1\n", "");
+    // `::1` is everybody's: the port is this site's own.
+    let port = site.ip().split('.').skip(2).fold(20_000, |port: u16, octet| port + octet.parse::<u16>().unwrap() * 64);
+    let toml = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), toml.replace(&format!("port = {MX_PORT}"), &format!("port = {port}"))).unwrap();
+    launch(&mut site);
+    let six = Receiver::start_at(&site, "::1", port, &["PIPELINING"]);
+    let four = Receiver::start_at(&site, &address(&site, 0), port, &["PIPELINING"]);
+    submit(&site, "a@both.test,b@six.test,c@[ipv6:::1]", ["", ""], "Subject: six\n\nx\n");
+    let taken = six.wait(3, &site);
+    for to in ["<a@both.test>", "<b@six.test>", "<c@[ipv6:::1]>"] {
+        assert!(taken.iter().any(|one| one["rcpt"].to_string().contains(to)), "{to}: {taken:#?}");
+    }
+    assert!(four.received().is_empty());
+    drop(six);
+    submit(&site, "a@both.test", ["", ""], "Subject: four\n\nx\n");
+    four.wait(1, &site);
+    wait_empty(&site);
+}
+
+/// Sends a message with each of these in the middle, by DATA and by BDAT, each over a connection of its own. argv: host, port, password. Prints
+/// what the server said to each.
+const SMUGGLE: &str = r#"
+import smtplib, sys
+host, port, password = sys.argv[1:]
+dots = ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\n.\r", "\r.\n", "\r\r\n.\r\n", "\r\n.\r\r\n", "\r\n\0.\r\n", "\r\n.\0\r\n", "\r\n..\r\n", "\r\n.\r\n"]
+smuggled = "MAIL FROM:<evil@example.test>\r\nRCPT TO:<evil@far.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n"
+for way in ["DATA", "BDAT"]:
+    # By DATA the last of them is the end of the message, and what follows is said in earnest.
+    for nth, dot in enumerate(dots if way == "BDAT" else dots[:-1]):
+        with smtplib.SMTP(host, int(port), timeout=60) as s:
+            s.ehlo("c.test")
+            s.login("u1@example.test", password)
+            s.mail("u1@example.test")
+            s.rcpt("to@far.test")
+            text = f".Subject: {way}-{nth}\r\n\r\nfirst{dot}{smuggled}".encode()
+            try:
+                if way == "DATA":
+                    assert s.docmd("DATA")[0] == 354
+                    s.send(b"." + text + b".\r\n")
+                else:
+                    s.send(b"BDAT %d LAST\r\n" % len(text) + text)
+                code, reply = s.getreply()
+            except smtplib.SMTPServerDisconnected:
+                code = 0
+            print(f"{way}-{nth}", code)
+            s.close()
+"#;
+
+#[test]
+fn nothing_is_smuggled_to_other_sites() {
+    let (mut site, _dns) = neighbours::site("far A {0}\n", "");
+    launch(&mut site);
+    let receiver = Receiver::start(&site, 0, &["PIPELINING"]);
+    let said = good(&python(SMUGGLE, &[&site.ip(), &site.port("submission"), PASSWORD]));
+    let taken: Vec<&str> = said.lines().filter_map(|line| line.strip_suffix(" 250")).collect();
+    println!("{said}");
+    // By DATA, two dots are one; by BDAT, dots are nothing special.
+    assert_eq!(taken, ["DATA-12", "BDAT-12", "BDAT-13"], "{said}");
+    wait_empty(&site);
+    let received = receiver.received();
+    assert_eq!(received.len(), taken.len(), "{received:#?}");
+    for one in &received {
+        let text = one["text"].as_str().unwrap();
+        assert!(one["mail"].as_str().unwrap().starts_with("MAIL FROM:<u1@example.test>"), "{one}");
+        assert!(!text.replace("\r\n", "").contains(['\r', '\n', '\0']), "{text:?}");
+        assert!(text.contains("\r\n.Subject: ") && text.ends_with("Subject: smuggled\r\n\r\nx\r\n"), "{text:?}");
+        let dots = if text.contains("BDAT-12") { ".." } else { "." };
+        assert!(text.contains(&format!("\r\nfirst\r\n{dots}\r\nMAIL FROM:<evil")), "{text:?}");
+    }
 }
 
 #[test]
@@ -346,6 +397,43 @@ fn a_route_signs_in_at_its_host_over_tls() {
     wait_for("the certificate to be refused", is_refused, || text(&site.fife(&["queue", "show"])) + &site.log_tail());
     assert!(!site.log().contains(PASSWORD), "and no log knows the password");
     assert!(relay.stop());
+}
+
+#[test]
+fn a_route_trusts_a_host_whose_certificate_an_authority_vouches_for() {
+    let mut relay = Site::prepare("");
+    let dir = relay.dir().to_owned();
+    let path = |name: &str| dir.join(name).display().to_string();
+    let kind = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    let authority = ["-subj", "/CN=authority", "-keyout", &path("ca.key"), "-out", &path("ca.pem")];
+    good(&run("openssl", &[&kind[..], &authority].concat(), b""));
+    let name = format!("subjectAltName=IP:{}", relay.ip());
+    let signed = ["-CA", &path("ca.pem"), "-CAkey", &path("ca.key"), "-addext", "basicConstraints=critical,CA:FALSE"];
+    let own = ["-subj", "/CN=relay", "-addext", &name, "-keyout", &path("key.pem"), "-out", &path("cert.pem")];
+    good(&run("openssl", &[&kind[..], &signed, &own].concat(), b""));
+    let toml = std::fs::read_to_string(relay.config()).unwrap();
+    std::fs::write(relay.config(), format!("{toml}\n[tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n")).unwrap();
+    relay.launch();
+    relay.user("u1", PASSWORD);
+    good(&relay.fife(&["domain", "add", "other.test"]));
+    good(&relay.fife(&["alias", "add", "a@other.test", "u1@example.test"]));
+    let route = format!(
+        "[[smtp-outbound.routes]]\ndomains = [\"other.test\"]\nhost = \"{}\"\nport = {}\nimplicit-tls = true\nuser = \"u1@example.test\"\npassword = \"{PASSWORD}\"\n",
+        relay.ip(),
+        relay.port("submissions")
+    );
+    let (mut site, _dns) = neighbours::site("", &route);
+    // The authorities of this machine, for this thread and what it starts.
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let nothing: Option<&str> = None;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
+    let authorities = "/etc/ssl/certs/ca-certificates.crt";
+    mount(Some(path("ca.pem").as_str()), authorities, nothing, MsFlags::MS_BIND, nothing).unwrap();
+    launch(&mut site);
+    submit(&site, "a@other.test", ["", ""], "Subject: vouched for\n\nx\n");
+    let mail = wait_inbox(&relay, "u1", &["Subject: vouched for"]);
+    assert!(mail.contains("with ESMTPSA (TLSv1.3"), "{mail}");
+    wait_empty(&site);
 }
 
 #[test]

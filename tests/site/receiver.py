@@ -1,13 +1,21 @@
 """An SMTP server of another site, which writes down what it took.
 
-receiver.py IP PORT FILE EXTENSION…    Recipients tell it how to behave: `later@` is put off, `never@` is refused, `drop@` makes it
-close the connection after the message, `bye@` makes it say 421 at RCPT. Each message taken is a line of JSON in FILE, flushed before 250.
+receiver.py IP PORT FILE EXTENSION…    Recipients tell it how to behave: `later@` is put off, `never@` is refused; the first two
+times, `drop@` makes it close the connection after the message, `bye@` makes it say 421 at RCPT. Each message taken is a line of JSON in FILE, flushed before 250.
 """
-import json, os, socketserver, sys, threading
+import json, os, socket, socketserver, sys, threading
 
 ip, port, path, *extensions = sys.argv[1:]
 lock = threading.Lock()
 log = open(path, "ab", buffering=0)
+patience = {"bye": 2, "drop": 2}
+
+
+def behaves_badly(how, text):
+    with lock:
+        bad = f"<{how}@" in text and patience[how] > 0
+        patience[how] -= bad
+        return bad
 
 
 class Session(socketserver.StreamRequestHandler):
@@ -40,7 +48,7 @@ class Session(socketserver.StreamRequestHandler):
                 mail, rcpts, drop = text, [], False
                 self.say("250 2.1.0 ok")
             elif verb == "RCPT":
-                if "<bye@" in text:
+                if behaves_badly("bye", text):
                     self.say("421 4.3.2 going away")
                     return
                 if "<later@" in text:
@@ -48,7 +56,7 @@ class Session(socketserver.StreamRequestHandler):
                 elif "<never@" in text:
                     self.say("550 5.1.1 never")
                 else:
-                    drop = drop or "<drop@" in text
+                    drop = drop or behaves_badly("drop", text)
                     rcpts.append(text)
                     self.say("250 2.1.5 ok")
             elif verb == "DATA":
@@ -87,6 +95,7 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 512
+    address_family = socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 
 with Server((ip, int(port)), Session) as server:

@@ -263,6 +263,29 @@ fn a_full_disk_refuses_mail_until_there_is_room() {
 }
 
 #[test]
+fn a_report_of_success_that_finds_no_room_does_not_bring_the_message_back() {
+    let mut site = Site::prepare("");
+    // The disk under the queue only, as above; what the queue needs for itself is there.
+    let toml = std::fs::read_to_string(site.config()).unwrap();
+    std::fs::write(site.config(), toml.replacen("free-space-min = \"4 MiB\"", "free-space-min = 0", 1)).unwrap();
+    let dir = site.state().join("smtp");
+    std::fs::create_dir_all(&dir).unwrap();
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let nothing: Option<&str> = None;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
+    mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some("size=4m,mode=755")).unwrap();
+    site.launch();
+    site.user("u1", PASSWORD);
+    let mut filler = std::fs::File::create(dir.join("filler")).unwrap();
+    while std::io::Write::write(&mut filler, &[1; 4096]).is_ok() {}
+    let script = "import smtplib,sys\nwith smtplib.SMTP(sys.argv[1],int(sys.argv[2]),timeout=60) as s:\n s.login('u1@example.test',sys.argv[3])\n s.mail('u1@example.test')\n s.rcpt('u1@example.test',['NOTIFY=SUCCESS'])\n print(s.data(b'Subject: told\\r\\n\\r\\nx\\r\\n'))";
+    let said = good(&python(script, &[&site.ip(), &site.port("submission"), PASSWORD]));
+    assert!(said.contains("(250,") && said.contains("delivered"), "{said}\n{}", site.log_tail());
+    assert!(site.log().contains("the sender is not told of the delivery"), "{}", site.log_tail());
+    each_once(&site, "u1", &["told"]);
+}
+
+#[test]
 fn what_the_mailboxes_refuse_comes_back_to_its_sender() {
     let site = site();
     // A mailbox that vanishes between RCPT and delivery: the directory's answer is remembered for some seconds, the store asks anew.

@@ -26,8 +26,9 @@ use tracing::{info, warn};
 use self::signers::SignerCache;
 use self::verdict::{Disposition, Verdict};
 use self::verify::{Sender, Verifier};
-use super::envelope::{Message, Origin, Personality};
+use super::envelope::{Message, Origin, Personality, Way};
 use super::metrics::{AUTHENTICATION, DKIM_SIGNED};
+use super::outbound::seven_bit;
 use super::reply::Reply;
 use crate::base::address::{Address, Domain};
 use crate::config::smtp_authentication::{DmarcMode, SmtpAuthentication};
@@ -136,6 +137,11 @@ impl Authentication {
                 return message;
             }
         };
+        let leaves = message.envelope.recipients.iter().any(|recipient| recipient.way == Way::Elsewhere);
+        if leaves && message.is_eight_bit() {
+            let converted = heavy(message.size(), || seven_bit::convert_unsigned(&message.content));
+            message.content = converted.map_or(message.content, Bytes::from);
+        }
         let signed = heavy(message.size(), || signers.sign(&message.trace, &message.content));
         match signed {
             Ok(mut fields) => {

@@ -125,7 +125,20 @@ impl Routes {
         *key != Key::Mailboxes && self.plan(key).hold
     }
 
-    /// The destination's name, for people.
+    /// The destination of this name; one by MX when no route has it.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Key {
+        if name == self.name(&Key::Mailboxes) {
+            return Key::Mailboxes;
+        }
+        let route = (0..self.routes.len()).map(Key::Route).find(|key| {
+            let is_host = self.plan(key).host.is_some();
+            is_host && self.name(key) == name
+        });
+        route.unwrap_or_else(|| Key::Domain(name.into()))
+    }
+
+    /// The destination's name, for people and on record.
     #[must_use]
     pub fn name(&self, key: &Key) -> String {
         match (key, &self.plan(key).host) {

@@ -1,6 +1,6 @@
 //! Messages for servers that do not take 8-bit text.
 //!
-//! Owns: coding 8-bit bodies as quoted-printable or base64. Called by: `outbound::session`. Never: changes a header field but
+//! Owns: coding 8-bit bodies as quoted-printable or base64. Called by: `outbound::session`, `smtp::authentication` (before it signs). Never: changes a header field but
 //! Content-Transfer-Encoding (a header beyond ASCII needs SMTPUTF8, or goes as it came).
 //! Spec: RFC 6152 section 3, RFC 2045 section 6 (encodings), which also says that a multipart or message has none but 7bit.
 
@@ -33,6 +33,26 @@ pub fn convert(message: &[u8]) -> Option<Vec<u8>> {
     }
     out.extend_from_slice(message.get(at..)?);
     Some(out)
+}
+
+/// The same before it is signed, so that the signature outlives a server that takes 7-bit text only (RFC 6376 section 5.3); none too when somebody
+/// else has signed 8-bit text in it, which RFC 1847 section 2.1 forbids: as long as all servers take that, his signature is to live.
+#[must_use]
+pub fn convert_unsigned(message: &[u8]) -> Option<Vec<u8>> {
+    let structure = Structure::parse(message);
+    if is_signed(message, &structure.root) { None } else { convert(message) }
+}
+
+/// Whether there is a `multipart/signed` with 8-bit text in it.
+fn is_signed(message: &[u8], part: &Part) -> bool {
+    match &part.content {
+        Content::Multipart(_) if part.mime.subtype == b"signed" => {
+            !message.get(range(&part.body)).unwrap_or_default().is_ascii()
+        }
+        Content::Multipart(parts) => parts.iter().any(|part| is_signed(message, part)),
+        Content::Message { message: inner, .. } => is_signed(message, &inner.root),
+        Content::Leaf { .. } => false,
+    }
 }
 
 /// What is put in place of a range.

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 
 use super::exchanger::{Exchanger, Unreachable, in_turn, order};
 use super::route::{Key, Routes};
-use super::seven_bit::convert;
+use super::seven_bit::{convert, convert_unsigned};
 use crate::config::secret::SecretText;
 use crate::config::smtp_outbound::{Route, SmtpOutbound, Tls};
 use crate::smtp::envelope::{Recipient, Way};
@@ -92,6 +92,17 @@ fn eight_bit_text_becomes_seven_bit() {
             "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 7bit\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nok\r\n--b\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\nw7w=\r\n\r\n--b--\r\n",
         ),
     );
+}
+
+#[test]
+fn what_somebody_else_has_signed_is_left_alone_before_we_sign() {
+    let plain = "Content-Type: text/plain\r\n\r\ngrün\r\n";
+    let signed = "Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\ngrün\r\n--b\r\n\r\nx\r\n--b--\r\n";
+    let inside = format!("Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n{signed}--c--\r\n");
+    assert_eq!(convert_unsigned(plain.as_bytes()), convert(plain.as_bytes()));
+    assert!(convert(signed.as_bytes()).is_some());
+    assert_eq!(convert_unsigned(signed.as_bytes()), None);
+    assert_eq!(convert_unsigned(inside.as_bytes()), None);
 }
 
 #[test]

@@ -14,19 +14,20 @@ impl Queue {
     ///
     /// # Errors
     /// `Ledger`, `Record`: what was not removed stays as it is.
-    pub fn compact(&self, now: Instant) -> Result<(), QueueError> {
+    pub fn compact(&self, now_millis: u64, now: Instant) -> Result<(), QueueError> {
         while let Some(oldest) = self.ledger.segments().first().copied().filter(|segment| segment.sealed) {
             let living = self.living_in(oldest.id);
             if !living.is_empty() && !self.is_mostly_dead() {
                 return Ok(());
             }
             for id in living {
-                if !self.carry_over(id, now)? {
+                if !self.carry_over(id, now_millis, now)? {
                     // Being delivered just now: next time.
                     return Ok(());
                 }
             }
             self.ledger.remove(oldest.id)?;
+            self.renew_pauses();
         }
         Ok(())
     }
@@ -48,7 +49,7 @@ impl Queue {
     }
 
     /// Writes a message once more, for those who are pending; false when it is in other hands.
-    fn carry_over(&self, id: Id, now: Instant) -> Result<bool, QueueError> {
+    fn carry_over(&self, id: Id, now_millis: u64, now: Instant) -> Result<bool, QueueError> {
         if !self.index().hold(id, now) {
             // Settled in the meantime, or taken.
             return Ok(self.index().get(id).is_none());
@@ -61,7 +62,10 @@ impl Queue {
                 // Some held, some not: so their routes had it, and will have it again.
                 head.held = [0, waiting.parts.len()].contains(&held).then_some(held > 0);
             }
-            let positions = self.ledger.append_blocking(vec![head.entry(&queued.message)])?;
+            let marks = self.index().marks_of(id, now_millis, now);
+            let mut entries = vec![head.entry(&queued.message)];
+            entries.extend(marks.iter().map(|mark| mark.entry(now_millis)));
+            let positions = self.ledger.append_blocking(entries)?;
             Ok(positions.first().copied())
         });
         let mut index = self.index();

@@ -85,14 +85,16 @@ impl Taken {
 
 #[derive(Debug)]
 pub(super) struct Index {
-    routes: Arc<Routes>,
-    messages: BTreeMap<Id, Waiting>,
+    pub(super) routes: Arc<Routes>,
+    pub(super) messages: BTreeMap<Id, Waiting>,
     lanes: Lanes,
     arrivals: BTreeSet<(u64, Id)>,
     unwarned: BTreeSet<(u64, Id)>,
     /// Messages in memory, oldest first, some of them gone.
     remembered: VecDeque<Id>,
     remembered_bytes: usize,
+    /// Parts whose last attempt is not on record.
+    pub(super) unwritten: BTreeSet<(Id, Key)>,
 }
 
 impl Index {
@@ -105,6 +107,7 @@ impl Index {
             unwarned: BTreeSet::new(),
             remembered: VecDeque::new(),
             remembered_bytes: 0,
+            unwritten: BTreeSet::new(),
         }
     }
 
@@ -311,6 +314,7 @@ impl Index {
         if let Some(reason) = tried {
             part.attempts = part.attempts.saturating_add(1);
             part.reason = Some(reason.into());
+            self.unwritten.insert((id, key.clone()));
         }
         part.taken = false;
         part.due = due;
@@ -385,6 +389,11 @@ impl Index {
         self.lanes.state(key, now)
     }
 
+    /// How often a destination failed in a row, how long it is left alone, and why.
+    pub(super) fn failures(&self, key: &Key, now: Instant) -> Option<(u32, Duration, Option<Arc<str>>)> {
+        self.lanes.failures(key, now)
+    }
+
     pub(super) fn destinations(&self, now: Instant) -> Vec<(Key, LaneState)> {
         self.lanes.keys().filter_map(|key| Some((key.clone(), self.lanes.state(key, now)?))).collect()
     }
@@ -400,7 +409,7 @@ impl Waiting {
         self.parts.iter().find(|part| part.key == *key)
     }
 
-    fn part_mut(&mut self, key: &Key) -> Option<&mut Part> {
+    pub(super) fn part_mut(&mut self, key: &Key) -> Option<&mut Part> {
         self.parts.iter_mut().find(|part| part.key == *key)
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Lanes {
     turn: u64,
     /// Sessions to lanes that are not proven.
     unproven_sessions: usize,
+    /// Destinations of which something is not on record.
+    unwritten: BTreeSet<Key>,
 }
 
 impl Lanes {
@@ -203,6 +205,9 @@ impl Lanes {
             self.unslot(key);
         }
         let Some(lane) = self.lanes.get_mut(key) else { return };
+        if lane.failures > 0 {
+            self.unwritten.insert(key.clone());
+        }
         (lane.proven, lane.down_until, lane.failures, lane.reason) = (true, None, 0, None);
         lane.limit = (lane.limit + 1).min(lane.pace.sessions_max);
         self.refresh(key, now);
@@ -233,6 +238,7 @@ impl Lanes {
         if *key != Key::Mailboxes {
             lane.limit = 1;
         }
+        self.unwritten.insert(key.clone());
         self.unslot(key);
         self.refresh(key, now);
         Some(pause)
@@ -241,9 +247,39 @@ impl Lanes {
     /// Whatever was wrong there is forgotten.
     pub(super) fn up(&mut self, key: &Key, now: Instant) {
         if let Some(lane) = self.lanes.get_mut(key) {
-            lane.down_until = None;
+            if lane.down_until.take().is_some() {
+                self.unwritten.insert(key.clone());
+            }
             self.refresh(key, now);
         }
+    }
+
+    /// How often a destination failed in a row, how long it is left alone, and why.
+    pub(super) fn failures(&self, key: &Key, now: Instant) -> Option<(u32, Duration, Option<Arc<str>>)> {
+        let lane = self.lanes.get(key)?;
+        let left = lane.down_until.map(|until| until.saturating_duration_since(now)).unwrap_or_default();
+        Some((lane.failures, left, lane.reason.clone()))
+    }
+
+    /// A destination as it was on record; failures of 0: all is well.
+    pub(super) fn restore(&mut self, key: &Key, failures: u32, until: Instant, reason: &str, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let is_down = failures > 0;
+        lane.limit = if is_down { 1 } else { SESSIONS_AT_FIRST.min(lane.pace.sessions_max) };
+        (lane.failures, lane.down_until) = (failures, is_down.then_some(until));
+        lane.reason = is_down.then(|| reason.into());
+        self.unslot(key);
+        self.refresh(key, now);
+    }
+
+    /// A destination of which something is not on record; it counts as written.
+    pub(super) fn pop_unwritten(&mut self) -> Option<Key> {
+        self.unwritten.pop_first()
+    }
+
+    /// Everything that is known of failures counts as not on record.
+    pub(super) fn renew(&mut self) {
+        self.unwritten.extend(self.lanes.iter().filter(|(_, lane)| lane.failures > 0).map(|(key, _)| key.clone()));
     }
 
     /// When something can be done next that cannot be done now.

@@ -1,11 +1,14 @@
 //! The queue: mail that was taken and is not delivered yet.
 //!
-//! Owns: the ledger under it (`record`: what stands in it; `compaction`: how space comes back), the index in memory, the `lane`s by destination.
+//! Owns: the ledger under it (`record`: what stands in it; `compaction`: how space comes back), the index in memory, the `lane`s by destination, the
+//! `pauses` that outlive a restart.
 //! Called by: `smtp::delivery` (adds), `smtp::runner` and `smtp::outbound` (take out, settle), `smtp::desk` (shows, changes).
 //! Never: delivers, decides when to give up, reads the clock.
 //!
 //! Invariants:
 //! - what `add` and `settle` return from is durable; the index is changed only after that;
+//! - how often something was tried, and when it is tried next, is written now and then, not with each attempt: after a crash some of it may be
+//!   forgotten, and those messages are tried earlier;
 //! - a message is in the index as long as a recipient is pending, and only that long;
 //! - the latest `Message` record of an id says who was pending when it was written; `Settled` records behind it take from that;
 //! - segments are removed oldest first, so that a `Settled` record never goes before the `Message` that it is about: no message comes back.
@@ -13,6 +16,7 @@
 mod compaction;
 mod index;
 mod lane;
+mod pauses;
 mod record;
 
 #[cfg_attr(not(fuzzing), cfg(test))]
@@ -116,22 +120,37 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Opens the queue in this directory, and makes it if there is none. All that is in it is due `now`. Blocks.
+    /// Opens the queue in this directory, and makes it if there is none. What is in it is due when it was, or `now`. Blocks.
     ///
     /// # Errors
     /// The ledger cannot be opened, or holds what this version did not write.
-    pub fn open(dir: &Path, message_size_max: u64, routes: Arc<Routes>, now: Instant) -> Result<Self, QueueError> {
+    pub fn open(
+        dir: &Path,
+        message_size_max: u64,
+        routes: Arc<Routes>,
+        now_millis: u64,
+        now: Instant,
+    ) -> Result<Self, QueueError> {
         let segment_bytes = SEGMENT_BYTES.max(message_size_max.saturating_add(SEGMENT_BYTES_SPARE));
-        Self::open_with(dir, segment_bytes, routes, now)
+        Self::open_with(dir, segment_bytes, routes, now_millis, now)
     }
 
-    fn open_with(dir: &Path, segment_bytes: u64, routes: Arc<Routes>, now: Instant) -> Result<Self, QueueError> {
+    fn open_with(
+        dir: &Path,
+        segment_bytes: u64,
+        routes: Arc<Routes>,
+        now_millis: u64,
+        now: Instant,
+    ) -> Result<Self, QueueError> {
         let (ledger, _) = Ledger::open(dir, Options { segment_bytes, ..Options::default() })?;
         let mut index = Index::new(routes);
         let mut fault = None;
         ledger.replay(None, &mut |position, entry| match Record::read(&entry) {
             Ok(record) => {
                 index.apply(position, &record, now);
+                if let Record::Mark(mark) = &record {
+                    index.restore(mark, now_millis, now);
+                }
                 std::ops::ControlFlow::Continue(())
             }
             Err(what) => {
@@ -191,7 +210,7 @@ impl Queue {
         now_millis: u64,
         now: Instant,
     ) -> Result<(), QueueError> {
-        let mark = Record::Mark(Mark { id, held: None, warned: true });
+        let mark = Record::Mark(Mark { warned: true, ..Mark::new(id) });
         self.write(warning.into_iter().collect(), vec![mark], now_millis, now).await
     }
 
@@ -201,7 +220,7 @@ impl Queue {
     /// `Ledger`: nothing of it was noted.
     pub async fn hold(&self, ids: &[Id], held: bool, now_millis: u64, now: Instant) -> Result<usize, QueueError> {
         let there: Vec<Id> = ids.iter().copied().filter(|id| self.index().get(*id).is_some()).collect();
-        let mark = |id: &Id| Record::Mark(Mark { id: *id, held: Some(held), warned: false });
+        let mark = |id: &Id| Record::Mark(Mark { held: Some(held), ..Mark::new(*id) });
         self.write(Vec::new(), there.iter().map(mark).collect(), now_millis, now).await?;
         Ok(there.len())
     }

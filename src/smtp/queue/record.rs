@@ -2,7 +2,10 @@
 //!
 //! Owns: the kinds of record and their form. Called by: `smtp::queue`.
 //! Form of `Message`: length of the head (4 octets, big-endian), the head as JSON, trace, content. `Settled`, `Mark`: JSON. Unknown fields are
-//! ignored, so that an older version opens what a newer one wrote.
+//! ignored, so that an older version opens what a newer one wrote: so pauses are marks too, and no kind of their own.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -16,6 +19,8 @@ use crate::smtp::envelope::{Envelope, Message, Recipient, Reports};
 const MESSAGE: u8 = 1;
 const SETTLED: u8 = 2;
 const MARK: u8 = 3;
+/// Pauses that a record may ask for, at most: as long as `[smtp] retry-after` may.
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Octets of the head's length.
 const LEN_OCTETS: usize = 4;
 
@@ -50,14 +55,54 @@ pub(super) struct Settled {
     pub(super) ending: Ending,
 }
 
-/// Something about a message as a whole.
+/// Something about a message as a whole, or of attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
+    /// Without sense when it is about a destination only.
     pub(super) id: Id,
     /// Held, or let go.
     pub(super) held: Option<bool>,
     /// The sender was told that it is late.
     pub(super) warned: bool,
+    /// Attempts at this message, for one of its destinations.
+    pub(super) tried: Option<Pause>,
+    /// Attempts to reach a destination.
+    pub(super) down: Option<Pause>,
+}
+
+/// How often something failed, and how long it is left alone for that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pause {
+    /// By `Routes::name`.
+    pub(super) destination: String,
+    /// In a row; 0: all is well again.
+    pub(super) failures: u32,
+    /// In milliseconds since 1970, both.
+    pub(super) noted_millis: u64,
+    pub(super) until_millis: u64,
+    pub(super) reason: String,
+}
+
+impl Pause {
+    /// From now until then.
+    pub(super) fn new(
+        destination: String,
+        failures: u32,
+        left: Duration,
+        reason: Option<&Arc<str>>,
+        now_millis: u64,
+    ) -> Self {
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let (until_millis, reason) = (now_millis.saturating_add(left), reason.map(ToString::to_string));
+        Self { destination, failures, noted_millis: now_millis, until_millis, reason: reason.unwrap_or_default() }
+    }
+
+    /// What is left of it. Nothing when the clock was set back since: rather too early than in years.
+    pub(super) fn left(&self, now_millis: u64) -> Duration {
+        let is_sane = now_millis >= self.noted_millis;
+        let left = if is_sane { self.until_millis.saturating_sub(now_millis) } else { 0 };
+        Duration::from_millis(left).min(PAUSE_MAX)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,6 +112,10 @@ struct MarkJson {
     held: Option<bool>,
     #[serde(default)]
     warned: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tried: Option<Pause>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    down: Option<Pause>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,7 +156,8 @@ impl Record {
             }
             MARK => {
                 let json: MarkJson = serde_json::from_slice(&entry.payload).map_err(|_| "mark")?;
-                Ok(Self::Mark(Mark { id: Id::from_u64(json.id), held: json.held, warned: json.warned }))
+                let MarkJson { id, held, warned, tried, down } = json;
+                Ok(Self::Mark(Mark { id: Id::from_u64(id), held, warned, tried, down }))
             }
             _ => Err("kind"),
         }
@@ -190,8 +240,14 @@ impl Settled {
 }
 
 impl Mark {
+    /// Nothing about this message yet.
+    pub(super) fn new(id: Id) -> Self {
+        Self { id, held: None, warned: false, tried: None, down: None }
+    }
+
     pub(super) fn entry(&self, now_millis: u64) -> Entry {
-        let json = MarkJson { id: self.id.to_u64(), held: self.held, warned: self.warned };
+        let Self { id, held, warned, tried, down } = self.clone();
+        let json = MarkJson { id: id.to_u64(), held, warned, tried, down };
         // Plain data, as above.
         let payload = serde_json::to_vec(&json).unwrap_or_default();
         Entry { kind: MARK, time_millis: now_millis, payload: payload.into() }

@@ -26,7 +26,12 @@ fn routes() -> Arc<Routes> {
 }
 
 fn open(dir: &std::path::Path, now: Instant) -> Queue {
-    Queue::open_with(dir, SEGMENT_BYTES, routes(), now).unwrap()
+    open_at(dir, 0, now)
+}
+
+/// The same at this time of day.
+fn open_at(dir: &std::path::Path, now_millis: u64, now: Instant) -> Queue {
+    Queue::open_with(dir, SEGMENT_BYTES, routes(), now_millis, now).unwrap()
 }
 
 const HERE: Key = Key::Mailboxes;
@@ -137,7 +142,7 @@ async fn each_message_is_taken_by_one_and_tried_when_due() {
 async fn a_dead_host_keeps_nobody_else_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let now = clock::monotonic();
-    let queue = Queue::open_with(dir.path(), 64 << 20, routes(), now).unwrap();
+    let queue = Queue::open_with(dir.path(), 64 << 20, routes(), 0, now).unwrap();
     let batch = |from: u64, to: u64, name: &str| -> Vec<Message> {
         (from..to).map(|id| outward(id, &[&format!("u{id}@{name}")])).collect()
     };
@@ -175,7 +180,7 @@ async fn a_dead_host_keeps_nobody_else_waiting() {
     assert_eq!(queue.open_session(later, 8), None);
     drop(queue);
     let opened_at = clock::monotonic();
-    let queue = Queue::open_with(dir.path(), 64 << 20, routes(), opened_at).unwrap();
+    let queue = Queue::open_with(dir.path(), 64 << 20, routes(), 0, opened_at).unwrap();
     assert_eq!(queue.len(), 50_000);
     println!("50,000 messages opened in {:?}", clock::monotonic() - opened_at);
 }
@@ -188,7 +193,7 @@ async fn a_destination_that_does_well_gets_more_sessions_and_a_slow_one_its_pace
         Route { domains: vec![".slow.test".parse().unwrap()], messages_per_minute_max: Some(60), ..Route::default() };
     let settings = SmtpOutbound { routes: vec![slow], destination_sessions_max: 4, ..SmtpOutbound::default() };
     let routes = Arc::new(Routes::new(&settings, 16, &|_| None));
-    let queue = Queue::open_with(dir.path(), SEGMENT_BYTES, routes, now).unwrap();
+    let queue = Queue::open_with(dir.path(), SEGMENT_BYTES, routes, 0, now).unwrap();
     queue.add((0..20).map(|id| outward(id, &["u@good.test"])).collect(), 0, now).await.unwrap();
     let open = |queue: &Queue| std::iter::from_fn(|| queue.open_session(now, 100)).count();
     assert_eq!(open(&queue), 2);
@@ -269,6 +274,103 @@ async fn a_sender_is_told_of_a_delay_once() {
     assert_eq!(queue.len(), 3);
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Gives back what is due for `far.test`, tried in vain, due in so many minutes.
+fn put_off(queue: &Queue, minutes: u32, now: Instant) {
+    let taken = queue.take(&domain("far.test"), now).unwrap();
+    queue.put_back(taken.id, &taken.key, now + MINUTE * minutes, Some("450 later"), now);
+}
+
+/// Attempts, and when it is due, of each message.
+fn due(queue: &Queue, now: Instant) -> Vec<(u32, Duration)> {
+    let parts = queue.page(None, 100, now).into_iter().flat_map(|state| state.parts);
+    parts.map(|part| (part.attempts, part.due_in)).collect()
+}
+
+#[tokio::test]
+async fn what_was_put_off_is_not_tried_earlier_for_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (start, now) = (1_000_000_000, clock::monotonic());
+    let queue = open_at(dir.path(), start, now);
+    queue.add(vec![outward(1, &["a@far.test"]), outward(2, &["a@far.test"])], start, now).await.unwrap();
+    put_off(&queue, 10, now);
+    put_off(&queue, 20, now);
+    queue.note_pauses(start, now).await.unwrap();
+    let end = queue.ledger.end();
+    queue.note_pauses(start, now).await.unwrap();
+    assert_eq!(queue.ledger.end(), end, "what is on record is not written again");
+    // An attempt after the last note is forgotten.
+    queue.wake(None, now);
+    put_off(&queue, 90, now);
+    drop(queue);
+    // A minute passes.
+    let check = |later_millis: u64, expected: [(u32, Duration); 2]| {
+        let queue = open_at(dir.path(), later_millis, now);
+        assert_eq!(due(&queue, now), expected);
+        let reasons = queue.state(Id::from_u64(1), now).unwrap().parts.into_iter().filter_map(|part| part.reason);
+        assert_eq!(reasons.collect::<Vec<_>>(), ["450 later".into()]);
+    };
+    check(start + 60_000, [(1, MINUTE * 9), (1, MINUTE * 19)]);
+    check(start + 600_000, [(1, Duration::ZERO), (1, MINUTE * 10)]);
+    check(start - 1, [(1, Duration::ZERO), (1, Duration::ZERO)]);
+    let queue = open_at(dir.path(), start + 600_000, now);
+    assert_eq!(queue.take(&domain("far.test"), now).unwrap().attempts(), 1, "the next pause is the second");
+    assert!(queue.take(&domain("far.test"), now).is_none());
+    assert!(queue.take(&domain("far.test"), now + MINUTE * 10).is_some());
+}
+
+#[tokio::test]
+async fn a_destination_that_was_down_is_down_after_a_restart_as_long_as_it_would_have_been() {
+    let dir = tempfile::tempdir().unwrap();
+    let (start, now) = (1_000_000_000, clock::monotonic());
+    let queue = open_at(dir.path(), start, now);
+    let far = domain("far.test");
+    queue.add(vec![outward(1, &["a@far.test"]), outward(2, &["b@good.test"])], start, now).await.unwrap();
+    queue.is_down(&far, "refused", &|_| MINUTE, now);
+    queue.note_pauses(start, now).await.unwrap();
+    drop(queue);
+    let queue = open_at(dir.path(), start + 20_000, now);
+    assert_eq!(queue.destination(&far, now).unwrap().down, Some((Duration::from_secs(40), "refused".into())));
+    assert!(queue.take(&far, now).is_none());
+    assert!(queue.take(&domain("good.test"), now).is_some());
+    let later = now + Duration::from_secs(40);
+    assert!(queue.take(&far, later).is_some());
+    let pause = queue.is_down(&far, "refused", &|failures| MINUTE * (failures + 1), later);
+    assert_eq!(pause, Some(MINUTE * 2), "it is the second failure");
+    queue.is_good(&far, later);
+    queue.note_pauses(start, later).await.unwrap();
+    drop(queue);
+    let queue = open_at(dir.path(), start + 20_000, now);
+    assert_eq!(queue.destination(&far, now).unwrap().down, None, "and what is well again is well");
+    assert!(queue.take(&far, now).is_some());
+}
+
+#[tokio::test]
+async fn pauses_outlive_the_segment_in_which_they_were_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (start, now) = (1_000_000_000, clock::monotonic());
+    let queue = Arc::new(open_at(dir.path(), start, now));
+    let far = domain("far.test");
+    queue.add(vec![outward(1, &["a@far.test"])], start, now).await.unwrap();
+    put_off(&queue, 60, now);
+    queue.is_down(&far, "refused", &|_| MINUTE, now);
+    queue.note_pauses(start, now).await.unwrap();
+    for number in 2..40 {
+        queue.add(vec![message(number, 1, 5000)], start, now).await.unwrap();
+        let id = take(&queue, now).unwrap().id;
+        delivered(&queue, id, vec![0], now).await;
+    }
+    let first = queue.ledger.segments()[0].id;
+    let compacted = Arc::clone(&queue);
+    tokio::task::spawn_blocking(move || compacted.compact(start, now)).await.unwrap().unwrap();
+    assert!(queue.ledger.segments()[0].id > first);
+    drop(queue);
+    let queue = open_at(dir.path(), start, now);
+    assert_eq!(due(&queue, now), [(1, MINUTE * 60)]);
+    assert_eq!(queue.destination(&far, now).unwrap().down, Some((MINUTE, "refused".into())));
+}
+
 #[tokio::test]
 async fn who_waits_is_told_of_changes() {
     let dir = tempfile::tempdir().unwrap();
@@ -318,7 +420,7 @@ async fn history(seed: u64) {
             }
             8 => {
                 let compacted = Arc::clone(&queue);
-                tokio::task::spawn_blocking(move || compacted.compact(now)).await.unwrap().unwrap();
+                tokio::task::spawn_blocking(move || compacted.compact(0, now)).await.unwrap().unwrap();
             }
             _ => {
                 drop(queue);
@@ -365,7 +467,7 @@ async fn delivered_mail_gives_its_space_back() {
     }
     let before = queue.ledger.segments().len();
     let compacted = Arc::clone(&queue);
-    tokio::task::spawn_blocking(move || compacted.compact(now)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || compacted.compact(0, now)).await.unwrap().unwrap();
     let after = queue.ledger.segments().len();
     assert!(before > 5 && after <= 2, "{before} segments, then {after}");
     assert_eq!(queue.load_all(stuck).unwrap().message, message(1, 1, 5000));
