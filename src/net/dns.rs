@@ -1,6 +1,6 @@
 //! Asking DNS: one resolver a process, with a cache, made from settings.
 //!
-//! Owns: how the resolver is made. Called by: the smtp role. Never: reads the system's files beyond /etc/resolv.conf, which the sandbox
+//! Owns: how the resolver is made. Called by: the smtp role; the supervisor, for the servers that the machine has. Never: reads the system's files beyond /etc/resolv.conf, which the sandbox
 //! leaves readable; appends search domains (a mail domain is complete as it stands, RFC 5321 section 2.3.5).
 //! Spec: RFC 1035, RFC 2181; resolv.conf(5), of which only `nameserver` is taken.
 
@@ -64,18 +64,28 @@ fn name_server(server: DnsServer) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections.to_vec())
 }
 
+/// The servers that the machine's resolv.conf names now; none when it names none.
+#[must_use]
+pub fn named_servers() -> Vec<DnsServer> {
+    nameservers(&fs::read_to_string(RESOLV_CONF).unwrap_or_default())
+}
+
 /// The servers in a resolv.conf; this machine when it names none, as resolv.conf(5) says.
 fn system_servers(text: &str) -> Vec<DnsServer> {
-    let server = |line: &str| {
-        let mut words = line.split_ascii_whitespace();
-        (words.next()? == "nameserver").then(|| words.next()?.parse::<IpAddr>().ok()).flatten()
-    };
-    let servers: Vec<DnsServer> = text.lines().filter_map(server).map(DnsServer::from).collect();
+    let servers = nameservers(text);
     if servers.is_empty() {
         warn!("{RESOLV_CONF} names no DNS server: this machine is asked");
         return vec![IpAddr::V4(Ipv4Addr::LOCALHOST).into()];
     }
     servers
+}
+
+fn nameservers(text: &str) -> Vec<DnsServer> {
+    let server = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        (words.next()? == "nameserver").then(|| words.next()?.parse::<IpAddr>().ok()).flatten()
+    };
+    text.lines().filter_map(server).map(DnsServer::from).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::config::identity::{HostError, Identity};
 use crate::config::load::Loaded;
 use crate::config::material::{Material, RoleView, role_view};
 use crate::config::{Effective, Faults};
+use crate::net::dns;
 use crate::net::handover::base_dn;
 use crate::net::site::SiteTls;
 use crate::net::tls::Pem;
@@ -100,7 +101,11 @@ impl Source {
     /// The plan of a loaded file. Makes the self-signed certificate when one is needed.
     pub(super) fn plan(&self, loaded: &Loaded) -> Result<Plan, PlanError> {
         let host = loaded.this_host(self.host.as_deref(), &Identity::read())?;
-        let effective = loaded.effective(&host).ok_or_else(|| PlanError::NoHost(host.clone()))?.clone();
+        let mut effective = loaded.effective(&host).ok_or_else(|| PlanError::NoHost(host.clone()))?.clone();
+        // Whom the network names may change while fife runs; a role that is handed them is restarted then.
+        if effective.tables.dns.servers.is_empty() {
+            effective.tables.dns.servers = dns::named_servers();
+        }
         let material = loaded.material(&host).map_err(PlanError::Faults)?;
         let tls = match &material.certificate {
             Some(given) => Pem { certificate: given.chain.clone(), key: given.key.reveal().to_owned() },

@@ -7,13 +7,14 @@
 //! - `mounts`: /proc, /sys, /dev, …; `modules`, `hotplug`: drivers for what is there, and for what turns up later;
 //! - `partitions`, `superblock`: the disk that the machine was booted from; `data`: checked, mounted, grown;
 //! - `logs`, `rotation`: lines and the kernel's records to the data partition;
-//! - `network`: links, addresses, DHCP; `names`: host name, resolv.conf;
+//! - `joined`: the network follows the file; `network`: links, addresses, DHCP; `names`: host name, resolv.conf;
 //! - `settings`: which fife.toml; then the supervisor runs, fed `watchdog`, with `orphans` reaped;
 //! - `trial`: a version that was just updated to is kept or given up;
 //! - `trouble`: when it cannot; `power`: the end; `lines`: what consoles are told.
 
 mod data;
 mod hotplug;
+mod joined;
 mod lines;
 mod logs;
 pub mod modules;
@@ -47,6 +48,7 @@ use super::process::addresses;
 use super::{Ending, Serving, StartError, Supervisor};
 use crate::base::clock;
 use hotplug::Hotplug;
+use joined::Joined;
 use logs::Logs;
 use partitions::SystemDisk;
 use settings::{Chosen, Places};
@@ -282,14 +284,16 @@ async fn host(held: &mut Held, disk: &SystemDisk, data: Result<(), String>) -> E
         last_good: Path::new(data::DATA).join("config/last-good.toml"),
         state: PathBuf::from(data::DATA),
     };
-    tokio::spawn(keep_good(places.clone(), Arc::clone(&machine.followed)));
+    let joined = Joined::start(places.choose().ok().map(|chosen| chosen.source).as_ref());
+    tokio::spawn(keep_good(places.clone(), Arc::clone(&machine.followed), joined.clone()));
+    joined.settled().await;
     let mut said = String::new();
     loop {
         let trouble = match &data {
             Err(trouble) => trouble.clone(),
             Ok(()) => match places.choose() {
                 Err(trouble) => trouble,
-                Ok(chosen) => match serve(chosen, &places, &machine).await {
+                Ok(chosen) => match serve(chosen, &places, &machine, &joined).await {
                     Ok(ending) => return ending,
                     Err(error) => error.to_string(),
                 },
@@ -307,7 +311,8 @@ async fn host(held: &mut Held, disk: &SystemDisk, data: Result<(), String>) -> E
     }
 }
 
-async fn serve(chosen: Chosen, places: &Places, machine: &Machine) -> Result<Ending, StartError> {
+async fn serve(chosen: Chosen, places: &Places, machine: &Machine, joined: &Joined) -> Result<Ending, StartError> {
+    joined.follow(&chosen.source);
     if let Some(fault) = &chosen.fault {
         lines::trouble(format_args!("the last good fife.toml runs, because of the present one:\n{fault}"));
     }
@@ -323,7 +328,9 @@ async fn serve(chosen: Chosen, places: &Places, machine: &Machine) -> Result<End
         warn!(%error, "the host name stays as it is");
     }
     let mending = chosen.fault.is_some().then(|| tokio::spawn(mend(places.clone(), supervisor.asked.clone())));
+    let telling = tokio::spawn(joined.clone().tell_roles(supervisor.asked.clone()));
     let ending = supervisor.run().await;
+    telling.abort();
     if let Some(mending) = mending {
         mending.abort();
     }
@@ -331,9 +338,12 @@ async fn serve(chosen: Chosen, places: &Places, machine: &Machine) -> Result<End
 }
 
 /// Keeps what serves as the last good configuration.
-async fn keep_good(places: Places, followed: Arc<Notify>) {
+async fn keep_good(places: Places, followed: Arc<Notify>, joined: Joined) {
     loop {
         followed.notified().await;
+        if let Ok(chosen) = places.choose() {
+            joined.follow(&chosen.source);
+        }
         if let Err(error) = places.keep() {
             warn!(%error, "the last good configuration is not kept");
         }
