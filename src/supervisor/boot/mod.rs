@@ -55,8 +55,8 @@ use settings::{Chosen, Places};
 use trouble::Next;
 use watchdog::Watchdog;
 
-/// Time after which it is said that the disk is still missing. Controllers with many disks take a minute to show them.
-const DISK_PATIENCE: Duration = Duration::from_secs(60);
+/// Time after which it is said that the disk is still missing. Controllers with many disks take longer to show them: it is waited on.
+const DISK_PATIENCE: Duration = Duration::from_secs(20);
 /// How often a disk is looked for when nothing is announced.
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the administrator's file is looked at while the last good one runs in its place.
@@ -212,7 +212,13 @@ fn start_modules() -> Option<Hotplug> {
     let hotplug = Hotplug::listen();
     modules.load_for(&modules::devices()).iter().for_each(lines::trouble);
     match hotplug {
-        Ok(hotplug) => Some(hotplug),
+        Ok(hotplug) => {
+            // A driver shows devices of its own (the power button's input, a bus behind a bus), which want drivers in turn.
+            while let Ok(Some(new)) = hotplug.next(Duration::ZERO) {
+                modules.load_for(&new).iter().for_each(lines::trouble);
+            }
+            Some(hotplug)
+        }
         Err(error) => {
             lines::trouble(format_args!("new devices are not noticed: {error}"));
             None

@@ -22,6 +22,9 @@ const DEPTH_MAX: usize = 40;
 /// Where the kernel is told that we load modules for it.
 const MODPROBE: &str = "/sbin/modprobe";
 
+/// Stands for all buses; no bus is called so.
+const ANY_BUS: &str = "*";
+
 static OF_THIS_KERNEL: OnceLock<Modules> = OnceLock::new();
 
 /// The modules that lie in the image.
@@ -29,7 +32,7 @@ static OF_THIS_KERNEL: OnceLock<Modules> = OnceLock::new();
 pub(super) struct Modules {
     /// By name, with `_` for `-`.
     by_name: BTreeMap<String, Module>,
-    /// Pattern and module, by what stands before the pattern's first `:` (the bus).
+    /// Pattern and module, by what stands before the pattern's first `:` (the bus); by `ANY_BUS` where that is itself a pattern (`acpi*`).
     aliases: BTreeMap<String, Vec<(String, String)>>,
 }
 
@@ -70,7 +73,9 @@ impl Modules {
         for line in aliases.lines() {
             let mut words = line.split_ascii_whitespace();
             if let (Some("alias"), Some(pattern), Some(name)) = (words.next(), words.next(), words.next()) {
-                let of_bus = modules.aliases.entry(bus_of(pattern).to_owned()).or_default();
+                let bus = bus_of(pattern);
+                let bus = if bus.contains(['*', '?', '[']) { ANY_BUS } else { bus };
+                let of_bus = modules.aliases.entry(bus.to_owned()).or_default();
                 of_bus.push((pattern.to_owned(), name.replace('-', "_")));
             }
         }
@@ -84,7 +89,7 @@ impl Modules {
     /// The modules that a name or an alias (of a device, a file system, a cipher) means.
     fn meant_by<'a>(&'a self, wanted: &'a str) -> impl Iterator<Item = &'a Module> {
         let own_name = self.by_name.get(&wanted.replace('-', "_"));
-        let of_bus = self.aliases.get(bus_of(wanted)).into_iter().flatten();
+        let of_bus = [bus_of(wanted), ANY_BUS].into_iter().filter_map(|bus| self.aliases.get(bus)).flatten();
         let by_alias = of_bus.filter(move |(pattern, _)| fits(pattern.as_bytes(), wanted.as_bytes()));
         own_name.into_iter().chain(by_alias.filter_map(|(_, name)| self.by_name.get(name)))
     }

@@ -36,7 +36,8 @@ fn patterns_fit_as_fnmatch_has_it() {
 fn what_a_module_needs_is_loaded_before_it() {
     let dependencies = "kernel/fs/ext4/ext4.ko: kernel/fs/mbcache.ko kernel/fs/jbd2/jbd2.ko kernel/lib/crc16.ko\n\
                         kernel/fs/jbd2/jbd2.ko: kernel/lib/crc16.ko\nkernel/net/ip-vs.ko:\nnonsense\n";
-    let aliases = "# Aliases\nalias fs-ext4 ext4\nalias fs-ext3 ext4\nalias pci:v00008086d*sv* ip-vs\nalias half\n";
+    let aliases = "# Aliases\nalias fs-ext4 ext4\nalias fs-ext3 ext4\nalias pci:v00008086d*sv* ip-vs\n\
+                   alias acpi*:LNXPWRBN:* ip_vs\nalias half\n";
     let modules = Modules::parse(Path::new("/m"), dependencies, aliases);
     let check = |wanted: &str, expected: &[&str]| {
         let files = modules.meant_by(wanted).flat_map(|module| module.before.iter().chain([&module.file]));
@@ -48,6 +49,8 @@ fn what_a_module_needs_is_loaded_before_it() {
     check("ip-vs", &["ip-vs.ko"]);
     check("ip_vs", &["ip-vs.ko"]);
     check("pci:v00008086d00001234sv00000000", &["ip-vs.ko"]);
+    // The bus is a pattern, too.
+    check("acpi:LNXPWRBN:", &["ip-vs.ko"]);
     check("xfs", &[]);
     check("", &[]);
 }
