@@ -24,7 +24,7 @@ pub const BIOS_BOOT_SECTORS: u64 = MIB / SECTOR;
 pub const ESP_FIRST_LBA: u64 = 4096;
 /// Two slots of the system, 45 MiB each.
 pub const ESP_LEN: u64 = 92 * MIB;
-const DATA_FIRST_LBA: u64 = ESP_FIRST_LBA + ESP_LEN / SECTOR;
+pub const DATA_FIRST_LBA: u64 = ESP_FIRST_LBA + ESP_LEN / SECTOR;
 /// The data partition as it is shipped; it is grown to the disk's end at the first boot.
 pub const DATA_LEN: u64 = 40 * MIB;
 /// Behind the data: the backup of the partition table.

@@ -21,7 +21,7 @@ const CORE_REST_SECTOR_AT: usize = 0x1f4;
 const CORE_REST_LEN_AT: usize = 0x1fc;
 
 /// What the core image must know to read the ESP and the environment block.
-const GRUB_MODULES: [&str; 12] = [
+const GRUB_MODULES: [&str; 13] = [
     "biosdisk",
     "part_gpt",
     "fat",
@@ -34,6 +34,7 @@ const GRUB_MODULES: [&str; 12] = [
     "serial",
     "search",
     "search_label",
+    "probe",
 ];
 
 /// Boot code and core image.
@@ -105,7 +106,8 @@ if [ "$trial" = "a" -o "$trial" = "b" ]; then
   fi
   save_env -f /fife/grubenv tries
 fi
-linux /fife/$boot/linux {options} fife.slot=$boot
+probe --set=esp --part-uuid $root
+linux /fife/$boot/linux {options} fife.slot=$boot fife.esp=$esp
 initrd /fife/$boot/initrd
 boot
 "#
