@@ -1,0 +1,106 @@
+//! What goes wrong with a machine ends on its console, and as much as can runs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fault in the set-up ends the test")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fife_image::disk::{DATA_FIRST_LBA, SECTOR};
+use fife_image::initramfs::Archive;
+use fife_qemu_tests::{Disk, Firmware, Guest, Machine};
+
+/// Nothing may end so.
+const NEVER: [&str; 2] = ["Kernel panic", "panicked"];
+
+/// Boots without firmware and loader; `overlay` is laid over the system.
+fn machine_of_kernel(dir: &Path, disk: &Disk, overlay: Option<&Archive>) -> Machine {
+    let image = Disk::of_image(&dir.join("kernel-from"), 512);
+    let file = |name: &str| -> PathBuf {
+        let path = dir.join(name);
+        std::fs::write(&path, image.read_esp(&format!("fife/a/{name}"))).unwrap();
+        path
+    };
+    let (linux, initrd) = (file("linux"), file("initrd"));
+    if let Some(overlay) = overlay {
+        // The kernel unpacks one archive after the other, each at a multiple of four.
+        let mut octets = std::fs::read(&initrd).unwrap();
+        octets.resize(octets.len().next_multiple_of(4), 0);
+        octets.extend(overlay.write().unwrap());
+        std::fs::write(&initrd, octets).unwrap();
+    }
+    let options = "console=ttyS0,115200 panic=10 quiet fife.slot=a";
+    Machine::new("mail1", Firmware::Bios, disk).more(&[
+        "-kernel",
+        linux.to_str().unwrap(),
+        "-initrd",
+        initrd.to_str().unwrap(),
+        "-append",
+        options,
+    ])
+}
+
+fn off(mut guest: Guest) {
+    guest.press_power_button();
+    guest.console.wait_unless("fife: powering off", &NEVER);
+    guest.wait_off();
+}
+
+/// Runs debugfs on the data partition of a disk that no guest uses.
+fn debugfs(disk: &Disk, request: &str) {
+    let device = format!("{}?offset={}", disk.path().display(), DATA_FIRST_LBA * SECTOR);
+    let output = Command::new("/sbin/debugfs").args(["-w", "-R", request, &device]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_or_is_not_there_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::of_image(&dir.path().join("disk"), 512);
+    let guest = Machine::new("mail1", Firmware::Uefi, &disk).first_disk_options(",readonly=on").start();
+    guest.console.wait_unless("/dev/vda3 is read-only: mail cannot be kept", &NEVER);
+    off(guest);
+
+    let other = Disk::empty(&dir.path().join("other"), 64);
+    let guest = machine_of_kernel(dir.path(), &other, None).start();
+    guest.console.wait_unless("the disk that this machine was booted from does not show up", &NEVER);
+    guest.cut();
+}
+
+/// Runs in place of e2fsck, and leaves something behind that runs on beside process 1.
+const COMPANION: &str = r#"#!/bin/busybox sh
+b=/bin/busybox
+until_serving() { until $b killall -0 fife-smtp; do $b usleep 200000; done; }
+zombies() { $b grep -l '^State:.Z' /proc/[0-9]*/status | $b wc -l; }
+(
+  until_serving
+  i=0
+  while [ $i -lt 1000 ]; do (: &); i=$((i+1)); done
+  until [ $(zombies) = 0 ]; do $b usleep 300000; done
+  echo "test: 1000 orphans are gone"
+  i=0
+  while [ $i -lt 5 ]; do until_serving; $b killall -9 fife-smtp; i=$((i+1)); done
+  until_serving
+  echo "test: smtp is back after 5 kills"
+  $b mkdir /tmp/c && $b mount -t cgroup2 none /tmp/c && $b mkdir /tmp/c/f && echo 1 > /tmp/c/f/cgroup.procs
+  echo "test: process 1 is frozen"
+  echo 1 > /tmp/c/f/cgroup.freeze
+) </dev/null >/dev/console 2>/dev/null &
+exit 0
+"#;
+
+#[test]
+fn process_1_survives_orphans_and_a_role_that_crashes_and_is_reset_when_it_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::of_image(&dir.path().join("disk"), 512);
+    // Not left in order: e2fsck is called.
+    debugfs(&disk, "set_super_value state 0");
+    let mut overlay = Archive::new();
+    overlay.program("sbin/e2fsck", COMPANION.as_bytes().to_vec());
+    let machine = machine_of_kernel(dir.path(), &disk, Some(&overlay));
+    let mut guest = machine.more(&["-device", "i6300esb", "-action", "watchdog=reset"]).start();
+    guest.console.wait_unless("test: 1000 orphans are gone", &NEVER);
+    guest.console.wait_unless("test: smtp is back after 5 kills", &NEVER);
+    guest.console.wait_unless("test: process 1 is frozen", &NEVER);
+    // QEMU ends in place of the reset.
+    guest.wait_off();
+}
