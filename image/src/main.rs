@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
 use fife_image::Options;
 
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the builder lies in the repository")?.to_path_buf();
     let fife = match arguments.fife {
         Some(fife) => fife,
-        None => build_fife(&root)?,
+        None => fife_image::build_fife(&root)?,
     };
     let version = Command::new(&fife).arg("--version").output().with_context(|| fife.display().to_string())?;
     let version = String::from_utf8_lossy(&version.stdout).trim().trim_start_matches("fife ").to_owned();
@@ -51,12 +51,4 @@ fn main() -> Result<()> {
     };
     fife_image::build(&options)?;
     Ok(())
-}
-
-/// By cargo, in its release profile.
-fn build_fife(root: &Path) -> Result<PathBuf> {
-    let status =
-        Command::new(env!("CARGO")).args(["build", "--release", "--bin", "fife"]).current_dir(root).status()?;
-    ensure!(status.success(), "cargo build: {status}");
-    Ok(root.join("target/x86_64-unknown-linux-gnu/release/fife"))
 }

@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
@@ -57,10 +56,7 @@ pub fn build(version: &str, fife: &Path, out: &Path) -> Built {
 
 /// The binary, built by cargo in its release profile.
 pub fn fife(root: &Path) -> PathBuf {
-    let cargo =
-        Command::new("cargo").args(["build", "--release", "--locked", "--bin", "fife"]).current_dir(root).status();
-    assert!(cargo.unwrap().success(), "cargo build of fife");
-    root.join("target/x86_64-unknown-linux-gnu/release/fife")
+    fife_image::build_fife(root).unwrap()
 }
 
 fn newest_of(path: &Path) -> Option<SystemTime> {
