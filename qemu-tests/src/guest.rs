@@ -31,8 +31,8 @@ pub struct Machine {
     firmware: Firmware,
     memory_mib: u32,
     disks: Vec<(Disk, String)>,
-    /// Ports of the guest that are reached from here.
-    ports: Vec<u16>,
+    /// Ports of the guest that are reached from here, and by which: the same at each start.
+    ports: BTreeMap<u16, u16>,
     switches: Vec<(PathBuf, String)>,
     reboots: bool,
     more: Vec<String>,
@@ -47,7 +47,7 @@ impl Machine {
             firmware,
             memory_mib: 768,
             disks: vec![(disk.clone(), String::new())],
-            ports: vec![25, 143, 110, 587],
+            ports: [25, 143, 110, 587].map(|port| (port, free_port())).into(),
             switches: Vec::new(),
             reboots: false,
             more: Vec::new(),
@@ -73,7 +73,7 @@ impl Machine {
     /// One more port of the guest that is reached from here.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
-        self.ports.push(port);
+        self.ports.insert(port, free_port());
         self
     }
 
@@ -103,16 +103,15 @@ impl Machine {
     pub fn start(&self) -> Guest {
         // A unix socket's name has 107 octets.
         let dir = tempfile::Builder::new().prefix("fifeq").tempdir_in("/tmp").unwrap();
-        let forwards: BTreeMap<u16, u16> = self.ports.iter().map(|port| (*port, free_port())).collect();
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(self.arguments(dir.path(), &forwards)).stdin(Stdio::null()).stdout(Stdio::null());
+        qemu.args(self.arguments(dir.path())).stdin(Stdio::null()).stdout(Stdio::null());
         let child = qemu.spawn().expect("qemu-system-x86_64");
         let console = Console::connect(&dir.path().join("console"));
         let monitor = Monitor::connect(&dir.path().join("monitor"));
-        Guest { name: self.name.clone(), child, console, monitor, forwards, dir }
+        Guest { name: self.name.clone(), child, console, monitor, forwards: self.ports.clone(), dir }
     }
 
-    fn arguments(&self, dir: &Path, forwards: &BTreeMap<u16, u16>) -> Vec<String> {
+    fn arguments(&self, dir: &Path) -> Vec<String> {
         let mut line = vec!["-machine q35 -accel tcg -cpu max -smp 2 -nodefaults -display none".to_owned()];
         line.push(format!("-m {}", self.memory_mib));
         if self.firmware == Firmware::Uefi {
@@ -127,7 +126,7 @@ impl Machine {
             line.push(format!("-device virtio-blk-pci,drive=d{at},bootindex={}", at + 1));
         }
         let forwards: String =
-            forwards.iter().map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
+            self.ports.iter().map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
         line.push(format!("-netdev user,id=u0{forwards} -device virtio-net-pci,netdev=u0,mac=52:54:00:00:00:aa"));
         for (at, (socket, mac)) in self.switches.iter().enumerate() {
             let socket = socket.display();

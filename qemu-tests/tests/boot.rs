@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fault in the set-up ends the test")]
 
-use fife_qemu_tests::client::{greeting, send, subjects};
+use fife_qemu_tests::client::{first_administrator, greeting, send, subjects};
 use fife_qemu_tests::{Disk, Firmware, Guest, Machine};
 
 /// What the console says when every role serves.
@@ -22,13 +22,10 @@ fn serves(firmware: Firmware) {
     assert!(greeting(&guest, 25).starts_with("220 "));
     assert!(greeting(&guest, 143).starts_with("* OK"));
     assert!(greeting(&guest, 110).starts_with("+OK"));
-    // The first administrator's password stands on the console, once.
-    let console = guest.console.text();
-    let line = console.lines().find(|line| line.contains("admin@example.test")).expect("the first administrator");
-    let password = line.split_whitespace().last().unwrap().to_owned();
-    let (taken, said) = send(guest.at(25), "admin@example.test", "hello appliance");
+    let (admin, password) = first_administrator(&guest);
+    let (taken, said) = send(guest.at(25), &admin, "hello appliance");
     assert!(taken, "{said}");
-    assert_eq!(subjects(guest.at(143), "admin@example.test", &password), ["hello appliance"]);
+    assert_eq!(subjects(guest.at(143), &admin, &password), ["hello appliance"]);
     guest.press_power_button();
     guest.wait_off();
 }

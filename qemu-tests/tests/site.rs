@@ -1,0 +1,82 @@
+//! Two machines, one file: each picks its own roles, and mail goes from one to the other by mutual TLS.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fault in the set-up ends the test")]
+
+use fife_qemu_tests::client::{first_administrator, greeting, send, subjects, try_greeting};
+use fife_qemu_tests::switch::Switch;
+use fife_qemu_tests::{Disk, Firmware, Machine};
+
+const FRONT_MAC: &str = "52:54:00:00:01:01";
+const STORE_MAC: &str = "52:54:00:00:01:02";
+
+/// The file of both. The card behind which the tests are asks by DHCP; the other one joins the two.
+const SETTINGS: &str = r#"
+[site]
+name = "school"
+domain = "example.test"
+secret = "the two hosts of this site know it"
+
+[smtp-authentication]
+dmarc = "off"
+
+[hosts.front]
+match = { mac = "52:54:00:00:01:01" }
+roles = ["smtp"]
+[hosts.front.network.outside]
+mac = "52:54:00:00:00:aa"
+[hosts.front.network.inside]
+mac = "52:54:00:00:01:01"
+address = ["192.0.2.11/24"]
+[hosts.front.smtp]
+lmtp = "192.0.2.12:2424"
+lmtp-site = true
+[hosts.front.directory]
+servers = ["192.0.2.12:2636"]
+tls = "site"
+
+[hosts.store]
+match = { mac = "52:54:00:00:01:02" }
+roles = ["ldap-proxy", "pop-imap"]
+[hosts.store.network.outside]
+mac = "52:54:00:00:00:aa"
+[hosts.store.network.inside]
+mac = "52:54:00:00:01:02"
+address = ["192.0.2.12/24"]
+[hosts.store.pop-imap]
+listen-lmtp-site = ["192.0.2.12:2424"]
+[hosts.store.ldap-proxy]
+listen-site = ["192.0.2.12:2636"]
+"#;
+
+#[test]
+fn two_machines_of_one_file_are_one_site() {
+    let dir = tempfile::tempdir().unwrap();
+    let switch = Switch::start();
+    let start = |name: &str, mac: &str| {
+        let disk = Disk::of_image(&dir.path().join(name), 512);
+        disk.write_esp("fife.toml", SETTINGS.as_bytes());
+        Machine::new(name, Firmware::Bios, &disk).switch(switch.path(), mac).start()
+    };
+    let (store, front) = (start("store", STORE_MAC), start("front", FRONT_MAC));
+    let (admin, password) = first_administrator(&store);
+    front.console.wait("fife: serving front");
+    assert!(greeting(&front, 25).starts_with("220 front.example.test"));
+    assert!(greeting(&store, 143).starts_with("* OK"));
+    // Neither has the other's roles.
+    assert_eq!((try_greeting(store.at(25)), try_greeting(front.at(143))), (None, None));
+    let (taken, said) = send(front.at(25), &admin, "across");
+    assert!(taken, "{said}");
+    assert_eq!(subjects(store.at(143), &admin, &password), ["across"]);
+
+    // The cable between them is pulled: mail is put off (the directory is out of reach), and goes through when it is back.
+    switch.cut(true);
+    let (taken, said) = send(front.at(25), &admin, "while the cable is out");
+    assert!(!taken && said.contains(" 4"), "{said}");
+    switch.cut(false);
+    fife_qemu_tests::wait_for(
+        "mail to go through again",
+        || send(front.at(25), &admin, "the cable is in").0.then_some(()),
+        || front.console.tail(),
+    );
+    assert_eq!(subjects(store.at(143), &admin, &password), ["across", "the cable is in"]);
+}
