@@ -8,6 +8,7 @@
 mod alias;
 mod check;
 mod config;
+mod console;
 mod dkim;
 mod domain;
 mod door;
@@ -85,6 +86,8 @@ enum Command {
     Queue(queue::Arguments),
     Install(install::Arguments),
     Update(update::Arguments),
+    #[command(hide = true)]
+    Console(console::Arguments),
     /// One role, as the supervisor starts it.
     #[command(hide = true)]
     Role(role::Arguments),
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Queue(arguments) => queue::run(&global, &arguments),
         Command::Install(arguments) => install::run(&global, &arguments),
         Command::Update(arguments) => update::run(&global, &arguments),
+        Command::Console(arguments) => console::run(&global, &arguments),
         Command::Role(arguments) => role::run(&arguments),
     }
     .into()

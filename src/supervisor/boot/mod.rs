@@ -10,8 +10,9 @@
 //! - `joined`: the network follows the file; `network`: links, addresses, DHCP; `names`: host name, resolv.conf;
 //! - `settings`: which fife.toml; then the supervisor runs, fed `watchdog`, with `orphans` reaped;
 //! - `trial`: a version that was just updated to is kept or given up;
-//! - `trouble`: when it cannot; `power`: the end; `lines`: what consoles are told.
+//! - `consoles`: the menu there; `trouble`: when it cannot; `power`: the end; `lines`: what consoles are told.
 
+mod consoles;
 mod data;
 mod hotplug;
 mod joined;
@@ -290,6 +291,7 @@ async fn host(held: &mut Held, disk: &SystemDisk, data: Result<(), String>) -> E
         last_good: Path::new(data::DATA).join("config/last-good.toml"),
         state: PathBuf::from(data::DATA),
     };
+    consoles::keep(&places);
     let joined = Joined::start(places.choose().ok().map(|chosen| chosen.source).as_ref());
     tokio::spawn(keep_good(places.clone(), Arc::clone(&machine.followed), joined.clone()));
     joined.settled().await;
