@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -29,8 +29,11 @@ impl Signer {
         if given.is_none() && !path.exists() {
             std::fs::create_dir_all(dir)?;
             let pair = KeyPair::generate_unencrypted_keypair()?;
-            let text = pair.sk.to_box(None)?.to_string();
-            std::fs::write(&path, text)?;
+            // For its owner only (mode 0600), and there as a whole or not at all.
+            let mut file = tempfile::NamedTempFile::new_in(dir)?;
+            file.write_all(pair.sk.to_box(None)?.to_string().as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
         }
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let secret = SecretKeyBox::from_string(&text)?.into_unencrypted_secret_key()?;

@@ -22,8 +22,10 @@ const MIB: u64 = 1 << 20;
 pub const BIOS_BOOT_FIRST_LBA: u64 = 2048;
 pub const BIOS_BOOT_SECTORS: u64 = MIB / SECTOR;
 pub const ESP_FIRST_LBA: u64 = 4096;
-/// Two slots of the system, 45 MiB each.
-pub const ESP_LEN: u64 = 92 * MIB;
+/// Two slots of the system, and 2 MiB for the file allocation tables, the loaders and `fife.toml`.
+pub const ESP_LEN: u64 = 2 * SLOT_LEN_MAX + 2 * MIB;
+/// Octets of a kernel and its initramfs, at most.
+pub const SLOT_LEN_MAX: u64 = 45 * MIB;
 pub const DATA_FIRST_LBA: u64 = ESP_FIRST_LBA + ESP_LEN / SECTOR;
 /// The data partition as it is shipped; it is grown to the disk's end at the first boot.
 pub const DATA_LEN: u64 = 40 * MIB;
@@ -36,13 +38,21 @@ const COPY_LEN: usize = 64 * 1024;
 
 /// Writes the image. `guid` gives the disk's and, in order, the partitions' GUIDs.
 pub fn make(path: &Path, grub: &Grub, esp: &Path, data: &Path, guid: &dyn Fn(&str) -> Uuid) -> Result<()> {
+    // By these names the boot knows its partitions when their labels are garbage.
     let total = DATA_FIRST_LBA * SECTOR + DATA_LEN + TAIL_LEN;
     let mut image = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
     image.set_len(total)?;
     let mut table = GptConfig::new().writable(true).create_from_device(image.try_clone()?, Some(guid("disk")))?;
     let bios_boot = (BIOS_BOOT_FIRST_LBA, BIOS_BOOT_SECTORS);
     table.add_partition_at("bios-boot", 1, bios_boot.0, bios_boot.1, partition_types::BIOS, 0)?;
-    table.add_partition_at("esp", 2, ESP_FIRST_LBA, ESP_LEN / SECTOR, partition_types::EFI, LEGACY_BIOS_BOOTABLE)?;
+    table.add_partition_at(
+        "fife-esp",
+        2,
+        ESP_FIRST_LBA,
+        ESP_LEN / SECTOR,
+        partition_types::EFI,
+        LEGACY_BIOS_BOOTABLE,
+    )?;
     table.add_partition_at("fife-data", 3, DATA_FIRST_LBA, DATA_LEN / SECTOR, partition_types::LINUX_FS, 0)?;
     let mut partitions: BTreeMap<_, _> = table.partitions().clone();
     for partition in partitions.values_mut() {

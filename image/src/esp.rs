@@ -7,12 +7,12 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use hadris_fat::format::{FatFormatOptions, FatTypeSelection, FatVolumeFormatter};
 use hadris_fat::time::{FatDateTime, TimeProvider};
 use hadris_fat::{FatVolume, FatVolumeWriteExt};
 
-use crate::disk::{ESP_FIRST_LBA, ESP_LEN};
+use crate::disk::{ESP_FIRST_LBA, ESP_LEN, SLOT_LEN_MAX};
 
 const LABEL: &str = "FIFE-ESP";
 /// Sectors of a cluster: with larger ones a volume of this size would have too few of them for FAT32.
@@ -51,6 +51,13 @@ fn stamp_label(file: &mut File) -> Result<()> {
         file.write_all(&value.to_le_bytes())?;
     }
     file.rewind()?;
+    Ok(())
+}
+
+/// Refuses a system that would leave no place for the next one beside it.
+pub fn check_slot(linux: &[u8], initrd: &[u8]) -> Result<()> {
+    let len = u64::try_from(linux.len() + initrd.len())?;
+    ensure!(len <= SLOT_LEN_MAX, "kernel and initramfs have {len} octets; {SLOT_LEN_MAX} fit into a slot");
     Ok(())
 }
 

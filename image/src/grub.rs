@@ -21,7 +21,7 @@ const CORE_REST_SECTOR_AT: usize = 0x1f4;
 const CORE_REST_LEN_AT: usize = 0x1fc;
 
 /// What the core image must know to read the ESP and the environment block.
-const GRUB_MODULES: [&str; 13] = [
+const GRUB_MODULES: [&str; 14] = [
     "biosdisk",
     "part_gpt",
     "fat",
@@ -35,6 +35,7 @@ const GRUB_MODULES: [&str; 13] = [
     "search",
     "search_label",
     "probe",
+    "echo",
 ];
 
 /// Boot code and core image.
@@ -90,26 +91,38 @@ pub fn environment() -> Vec<u8> {
 }
 
 /// GRUB's configuration: boots the slot on trial as long as it has tries left, counting them down; else the slot that is known to be good.
+/// A slot that cannot be loaded gives way to the other one. When the environment block cannot be written, nothing would count the tries: then
+/// the good slot is booted.
 pub fn configuration(options: &str) -> String {
     format!(
         r#"# Written by the image builder; which slot is booted stands in /fife/grubenv.
 set timeout=0
 serial --unit=0 --speed=115200
-load_env -f /fife/grubenv
-set boot=$slot
-if [ "$trial" = "a" -o "$trial" = "b" ]; then
-  set boot=$trial
-  if [ "$tries" = "3" ]; then set tries=2
-  elif [ "$tries" = "2" ]; then set tries=1
-  elif [ "$tries" = "1" ]; then set tries=0
-  else set boot=$slot
-  fi
-  save_env -f /fife/grubenv tries
+set slot=a
+load_env -f /fife/grubenv slot trial tries
+if [ "$slot" = "b" ]; then set first=b; set second=a; else set first=a; set second=b; fi
+set left=
+if [ "$tries" = "3" ]; then set left=2
+elif [ "$tries" = "2" ]; then set left=1
+elif [ "$tries" = "1" ]; then set left=0
 fi
+if [ "$trial" = "$second" -a -n "$left" ]; then
+  set tries=$left
+  if save_env -f /fife/grubenv tries; then
+    set second=$first
+    set first=$trial
+  fi
+fi
+# From which of several disks with fife this is.
 probe --set=esp --part-uuid $root
-linux /fife/$boot/linux {options} fife.slot=$boot fife.esp=$esp
-initrd /fife/$boot/initrd
-boot
+for boot in $first $second; do
+  if linux /fife/$boot/linux {options} fife.slot=$boot fife.esp=$esp; then
+    if initrd /fife/$boot/initrd; then
+      boot
+    fi
+  fi
+done
+echo "fife: neither of the two systems on this disk can be loaded. Boot from the installation stick."
 "#
     )
 }

@@ -20,9 +20,14 @@ const CONSOLE: u32 = 0o020_600;
 /// Directories that the boot mounts upon.
 const MOUNT_POINTS: [&str; 9] = ["boot", "data", "dev", "mnt", "proc", "run", "sys", "tmp", "var"];
 
-/// Entries by path; parents come before what is in them, because the archive is written in this order.
+/// Files, directories and links of one archive.
 #[derive(Debug, Default)]
-pub struct Archive(BTreeMap<String, Entry>);
+pub struct Archive {
+    /// By path; parents come before what is in them, because the archive is written in this order.
+    entries: BTreeMap<String, Entry>,
+    /// Of every entry, in seconds since 1970.
+    time: u32,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -39,8 +44,15 @@ impl Archive {
             archive.put(dir, DIRECTORY, Vec::new());
         }
         // Opened by the kernel for /init's input and output, before anything is mounted.
-        archive.0.insert("dev/console".to_owned(), Entry { mode: CONSOLE, octets: Vec::new(), device: (5, 1) });
+        archive.entries.insert("dev/console".to_owned(), Entry { mode: CONSOLE, octets: Vec::new(), device: (5, 1) });
         archive
+    }
+
+    /// With this age of everything, in seconds since 1970; without it, that of the epoch.
+    #[must_use]
+    pub fn dated(mut self, time: u32) -> Self {
+        self.time = time;
+        self
     }
 
     /// A file; its directories are made.
@@ -84,17 +96,17 @@ impl Archive {
         let slashes: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
         for parent in slashes.into_iter().filter_map(|at| path.get(..at)) {
             let directory = || Entry { mode: DIRECTORY, octets: Vec::new(), device: (0, 0) };
-            self.0.entry(parent.to_owned()).or_insert_with(directory);
+            self.entries.entry(parent.to_owned()).or_insert_with(directory);
         }
-        self.0.insert(path.to_owned(), Entry { mode, octets, device: (0, 0) });
+        self.entries.insert(path.to_owned(), Entry { mode, octets, device: (0, 0) });
     }
 
     /// The archive, not compressed.
     pub fn write(&self) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        for (number, (path, entry)) in (1..).zip(&self.0) {
+        for (number, (path, entry)) in (1..).zip(&self.entries) {
             let links = if entry.mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
-            let builder = Builder::new(path).ino(number).mode(entry.mode).nlink(links).mtime(0);
+            let builder = Builder::new(path).ino(number).mode(entry.mode).nlink(links).mtime(self.time);
             let builder = builder.rdev_major(entry.device.0).rdev_minor(entry.device.1);
             let mut writer = builder.write(&mut out, u32::try_from(entry.octets.len())?);
             writer.write_all(&entry.octets)?;
@@ -106,6 +118,6 @@ impl Archive {
 
     /// Octets of files below this path, for the report.
     pub fn size_below(&self, prefix: &str) -> usize {
-        self.0.iter().filter(|(path, _)| path.starts_with(prefix)).map(|(_, entry)| entry.octets.len()).sum()
+        self.entries.iter().filter(|(path, _)| path.starts_with(prefix)).map(|(_, entry)| entry.octets.len()).sum()
     }
 }

@@ -3,7 +3,7 @@
 //! Owns: the order of the work, what is printed. Called by: `main`, the tests under QEMU. Never: needs root, a loop device,
 //! or the network for anything but Debian packages.
 //!
-//! - `packages`: the kernel, loaders and tools; `modules`: which of the kernel's; `initramfs`: the system;
+//! - `source`: the commit; `packages`: the kernel, loaders and tools; `modules`: which of the kernel's; `initramfs`: the system;
 //! - `esp`, `data`: the two volumes; `grub`: loader for BIOS; `disk`: all in its place; `bundle`: the update.
 //!
 //! The same inputs give the same octets: times are fixed, and whatever would be random is derived from a hash of the inputs.
@@ -19,6 +19,7 @@ pub mod grub;
 pub mod initramfs;
 pub mod modules;
 pub mod packages;
+pub mod source;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -36,6 +37,7 @@ use crate::grub::Grub;
 use crate::initramfs::Archive;
 use crate::modules::Modules;
 use crate::packages::{Package, Packages};
+use crate::source::Source;
 
 /// Octets of the image, at most; without zeros that are only there for the partitions' places, it is far smaller.
 const IMAGE_LEN_MAX: u64 = 150_000_000;
@@ -79,6 +81,8 @@ pub struct Built {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Record {
     pub fife: Package,
+    /// Of this repository; none when it was no clone.
+    pub commit: Option<String>,
     pub kernel: String,
     /// Debian packages by name.
     pub packages: BTreeMap<String, Package>,
@@ -100,45 +104,70 @@ pub fn build_fife(root: &Path) -> Result<PathBuf> {
     Ok(root.join("target/x86_64-unknown-linux-gnu/release/fife"))
 }
 
-/// Builds everything.
+/// Builds everything. What is there already under these names is replaced only by what is complete.
 pub fn build(options: &Options) -> Result<Built> {
-    let work = options.root.join("target/image");
+    let shared = options.root.join("target/image");
+    std::fs::create_dir_all(&shared)?;
     std::fs::create_dir_all(&options.out)?;
-    let packages = Packages::fetch(&work)?;
-    let signer = Signer::new(options.sign_key.as_deref(), &work.join("keys"))?;
+    let (packages, signer) = inputs(options, &shared)?;
+    let source = Source::of(&options.root)?;
     let fife = std::fs::read(&options.fife).with_context(|| options.fife.display().to_string())?;
     let record = Record {
         fife: Package { version: options.version.clone(), sha256: files::sha256_of(&fife) },
+        commit: source.commit,
         kernel: packages.kernel_version.clone(),
         packages: packages.list.clone(),
     };
     let seed = seed(&record, options)?;
     let guid = |name: &str| derived(&seed, name);
 
-    let data = work.join("data.ext4");
+    let work = tempfile::Builder::new().prefix(".fife-image").tempdir_in(&options.out)?;
+    let data = work.path().join("data.ext4");
     data::make(&data, guid("data"), guid("data hash seed"))?;
-    let archive = system(options, &packages, &signer, &record, fife, &data)?;
+    let archive = system(options, &packages, &signer, &record, fife, &data)?.dated(source.time);
     let cpio = archive.write()?;
     let initrd = zstd::encode_all(cpio.as_slice(), if options.fast { LEVEL_FAST } else { LEVEL })?;
     let linux = packages.read(&format!("boot/vmlinuz-{}", packages.kernel_version))?;
     report(&archive, &cpio, &initrd, &linux);
+    esp::check_slot(&linux, &initrd)?;
 
     let grub = Grub::make(&packages.root)?;
-    let esp = work.join("esp.fat");
+    let esp = work.path().join("esp.fat");
     let volume_id = u32::from_le_bytes(guid("esp volume").as_bytes().first_chunk().copied().unwrap_or_default());
     esp::make(&esp, volume_id, &esp_files(options, &packages, &linux, &initrd)?)?;
     let name = format!("fife-{}", options.version);
-    let image = options.out.join(format!("{name}.img"));
-    disk::make(&image, &grub, &esp, &data, &guid)?;
-    let bundle = options.out.join(format!("{name}.update"));
-    bundle::make(&bundle, &options.version, &packages.kernel_version, &linux, &initrd, &signer)?;
-    std::fs::write(options.out.join(format!("{name}.json")), serde_json::to_vec_pretty(&record)?)?;
-    check_size(&image, IMAGE_LEN_MAX)?;
-    check_size(&bundle, BUNDLE_LEN_MAX)?;
+    let made = work.path().join(format!("{name}.img"));
+    disk::make(&made, &grub, &esp, &data, &guid)?;
+    bundle::make(
+        &work.path().join(format!("{name}.update")),
+        &options.version,
+        &packages.kernel_version,
+        &linux,
+        &initrd,
+        &signer,
+    )?;
+    std::fs::write(work.path().join(format!("{name}.json")), serde_json::to_vec_pretty(&record)?)?;
+    check_size(&made, IMAGE_LEN_MAX)?;
+    check_size(&work.path().join(format!("{name}.update")), BUNDLE_LEN_MAX)?;
     if !options.fast {
-        copies(&image)?;
+        copies(&made)?;
     }
-    Ok(Built { image, bundle, record })
+    std::fs::remove_file(&esp)?;
+    std::fs::remove_file(&data)?;
+    // The image comes last: that it is there says that the others are.
+    let image = options.out.join(format!("{name}.img"));
+    for file in files::list(work.path())?.iter().filter(|file| **file != format!("{name}.img")) {
+        std::fs::rename(work.path().join(file), options.out.join(file))?;
+    }
+    std::fs::rename(&made, &image)?;
+    Ok(Built { image, bundle: options.out.join(format!("{name}.update")), record })
+}
+
+/// What comes from outside the repository. Several builds may run at once; one at a time fetches, unpacks, and makes a key.
+fn inputs(options: &Options, shared: &Path) -> Result<(Packages, Signer)> {
+    let lock = File::create(shared.join("lock"))?;
+    lock.lock()?;
+    Ok((Packages::fetch(shared)?, Signer::new(options.sign_key.as_deref(), &shared.join("keys"))?))
 }
 
 /// What the initramfs holds.
@@ -154,7 +183,12 @@ fn system(
     archive.program("init", fife);
     archive.link("usr/bin/fife", "/init");
     archive.link("bin/fife", "/init");
+    // The kernel calls it by this name when it misses a module.
+    archive.link("sbin/modprobe", "/init");
     archive.program("bin/busybox", packages.read("bin/busybox")?);
+    archive.link("bin/sh", "busybox");
+    // What fife's commands read when no other file is named.
+    archive.link("etc/fife.toml", "/boot/fife.toml");
     archive.program("sbin/e2fsck", packages.read("sbin/e2fsck.static")?);
     archive.file("etc/ssl/certs/ca-certificates.crt", authorities(&packages.root)?);
     archive.link("etc/resolv.conf", "/run/resolv.conf");
@@ -240,7 +274,7 @@ fn report(archive: &Archive, cpio: &[u8], initrd: &[u8], linux: &[u8]) {
 
 fn check_size(path: &Path, len_max: u64) -> Result<()> {
     let len = std::fs::metadata(path)?.len();
-    println!("{}   {len} octets", path.display());
+    println!("{}   {len} octets", path.file_name().unwrap_or_default().display());
     ensure!(len <= len_max, "{} has {len} octets; {len_max} are allowed", path.display());
     Ok(())
 }
@@ -270,7 +304,7 @@ fn copies(image: &Path) -> Result<()> {
         beside.push(".sha256");
         // As sha256sum writes and checks it.
         std::fs::write(beside, format!("{}  {name}\n", files::sha256(path)?))?;
-        println!("{}   {} octets", path.display(), std::fs::metadata(path)?.len());
+        println!("{name}   {} octets", std::fs::metadata(path)?.len());
     }
     Ok(())
 }

@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection};
 
 /// Whole directories below `kernel/`, and single modules by name. What servers have, and what fife does.
+/// No firmware goes in: Debian 12 has the files that `bnx2`, `tg3`'s offloads and `ice`'s larger features ask for outside its main section.
 const DIRECTORIES: [&str; 9] = [
     "drivers/ata",
     "drivers/net/mdio",
@@ -22,7 +23,7 @@ const DIRECTORIES: [&str; 9] = [
     "net/netfilter/ipvs",
     "fs/nls",
 ];
-const MODULES: [&str; 93] = [
+const MODULES: [&str; 94] = [
     // storage
     "aacraid",
     "ahci",
@@ -123,6 +124,7 @@ const MODULES: [&str; 93] = [
     "usbhid",
     "rtc_cmos",
     "virtio_console",
+    "virtio_rng",
 ];
 
 /// The selection, ready to be written down.
@@ -145,11 +147,19 @@ struct Module {
 }
 
 impl Modules {
-    /// Selects from an unpacked kernel package. Names that this kernel has built in, or not at all, are passed over.
+    /// Selects from an unpacked kernel package. Names that this kernel has built in are passed over.
+    ///
+    /// # Errors
+    /// The kernel has no such module: it was renamed, or this list is wrong.
     pub fn select(root: &Path, kernel_version: &str) -> Result<Self> {
         let base = root.join("lib/modules").join(kernel_version);
         let mut all = BTreeMap::new();
         find(&base, &base.join("kernel"), &mut all)?;
+        let builtin = std::fs::read_to_string(base.join("modules.builtin"))?;
+        let builtin: BTreeSet<String> = builtin.lines().filter_map(|path| name_of(Path::new(path))).collect();
+        if let Some(missing) = MODULES.iter().find(|name| !all.contains_key(**name) && !builtin.contains(**name)) {
+            bail!("the kernel {kernel_version} has no module {missing}");
+        }
         let wanted = all.iter().filter(|(name, path)| {
             let below = |dir: &&str| path.starts_with(&format!("kernel/{dir}/"));
             MODULES.contains(&name.as_str()) || DIRECTORIES.iter().any(below)
@@ -186,13 +196,16 @@ fn find(base: &Path, dir: &Path, all: &mut BTreeMap<String, String>) -> Result<(
         let path: PathBuf = entry?.path();
         if path.is_dir() {
             find(base, &path, all)?;
-        } else if let Some(name) =
-            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".ko"))
-        {
-            all.insert(name.replace('-', "_"), path.strip_prefix(base)?.display().to_string());
+        } else if let Some(name) = name_of(&path) {
+            all.insert(name, path.strip_prefix(base)?.display().to_string());
         }
     }
     Ok(())
+}
+
+/// A module's name by its file's.
+fn name_of(path: &Path) -> Option<String> {
+    Some(path.file_name()?.to_str()?.strip_suffix(".ko")?.replace('-', "_"))
 }
 
 /// This module, and whatever it depends on.
