@@ -53,13 +53,17 @@ impl Console {
     /// The same, and fails at once when any of these comes first.
     pub fn wait_unless(&self, wanted: &str, unwanted: &[&str]) -> String {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Counted in octets: what is not yet a whole character, or never becomes one, moves nothing.
         let ask = || {
-            let text = self.text();
-            let new = text.get(*seen..).unwrap_or_default();
+            let octets = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = octets.get(*seen..).unwrap_or_default();
+            let at = find(new, wanted);
+            let before = String::from_utf8_lossy(at.and_then(|at| new.get(..at)).unwrap_or(new)).into_owned();
+            drop(octets);
             for bad in unwanted {
-                assert!(!new.contains(bad), "{bad:?} on the console\n{}", self.tail());
+                assert!(!before.contains(bad), "{bad:?} on the console\n{}", self.tail());
             }
-            new.find(wanted).map(|at| (*seen + at + wanted.len(), new.get(..at).unwrap_or_default().to_owned()))
+            at.map(|at| (*seen + at + wanted.len(), before))
         };
         let (end, before) = wait_for(&format!("{wanted:?} on the console"), ask, || self.tail());
         *seen = end;
@@ -79,4 +83,9 @@ impl Console {
         let lines: Vec<&str> = text.lines().collect();
         lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)).fold(String::new(), |all, line| all + line + "\n")
     }
+}
+
+/// Where a text first stands in octets.
+fn find(octets: &[u8], wanted: &str) -> Option<usize> {
+    octets.windows(wanted.len()).position(|found| found == wanted.as_bytes())
 }

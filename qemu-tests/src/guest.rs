@@ -84,6 +84,12 @@ impl Machine {
         self
     }
 
+    /// One more serial line (the first time: ttyS1). QEMU listens on this socket, and drops what the guest says while nobody is connected.
+    #[must_use]
+    pub fn serial(self, socket: &Path) -> Self {
+        self.more(&["-serial", &format!("unix:{},server=on,wait=off", socket.display())])
+    }
+
     /// Starts again when it wants to; without this, QEMU ends then.
     #[must_use]
     pub fn reboots(mut self) -> Self {
@@ -105,7 +111,14 @@ impl Machine {
         let dir = tempfile::Builder::new().prefix("fifeq").tempdir_in("/tmp").unwrap();
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(self.arguments(dir.path())).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = qemu.spawn().expect("qemu-system-x86_64");
+        let mut child = Process(qemu.spawn().expect("qemu-system-x86_64"));
+        // A QEMU that refuses its command line has said why, and will never listen.
+        let listens = || {
+            let ended = child.0.try_wait().unwrap();
+            assert!(ended.is_none(), "QEMU ended at once: {ended:?}");
+            dir.path().join("console").exists().then_some(())
+        };
+        wait_for("QEMU", listens, String::new);
         let console = Console::connect(&dir.path().join("console"));
         let monitor = Monitor::connect(&dir.path().join("monitor"));
         Guest { name: self.name.clone(), child, console, monitor, forwards: self.ports.clone(), dir }
@@ -149,11 +162,29 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// QEMU's, ended with whoever holds it.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Process {
+    fn end(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// A machine that runs. Dropped, its power is cut.
 #[derive(Debug)]
 pub struct Guest {
     name: String,
-    child: Child,
+    child: Process,
     pub console: Console,
     pub monitor: Monitor,
     forwards: BTreeMap<u16, u16>,
@@ -182,7 +213,7 @@ impl Guest {
     pub fn wait_off(&mut self) {
         let child = &mut self.child;
         let console = &self.console;
-        let ended = wait_for("the guest to be off", || child.try_wait().unwrap(), || console.tail());
+        let ended = wait_for("the guest to be off", || child.0.try_wait().unwrap(), || console.tail());
         assert!(ended.success(), "QEMU: {ended}");
     }
 
@@ -193,9 +224,7 @@ impl Guest {
     }
 
     fn end(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.child.end();
     }
 }
 
@@ -203,7 +232,11 @@ impl Drop for Guest {
     fn drop(&mut self) {
         self.end();
         if std::thread::panicking() {
-            eprintln!("--- console of {}:\n{}", self.name, self.console.tail());
+            let logs = crate::image::root().join("target/qemu-tests");
+            let log = logs.join(format!("{}-{}.log", self.name, self.child.0.id()));
+            let kept = std::fs::create_dir_all(&logs).and_then(|()| std::fs::write(&log, self.console.text()));
+            let place = kept.map_or_else(|error| error.to_string(), |()| log.display().to_string());
+            eprintln!("--- console of {} (all of it: {place}):\n{}", self.name, self.console.tail());
         }
     }
 }
