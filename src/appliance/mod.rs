@@ -6,7 +6,8 @@
 //! - `block`: disks and partitions as the kernel shows them; `disk`: the partition table, and growing into a larger disk;
 //! - `slots`: which of the two systems is booted next, in the words of both loaders;
 //! - `bundle`: an update as a file, and its signature; `fetch`: over HTTP; `update`: from there to the other slot;
-//! - `install`: onto another disk; `filesystem`: what is there now.
+//! - `install`: onto another disk; `filesystem`: what is there now;
+//! - `preflight`: whether a machine is fit for it.
 
 pub mod block;
 pub mod bundle;
@@ -14,5 +15,6 @@ pub mod disk;
 pub mod fetch;
 pub mod filesystem;
 pub mod install;
+pub mod preflight;
 pub mod slots;
 pub mod update;

@@ -13,6 +13,7 @@ mod dkim;
 mod domain;
 mod door;
 mod install;
+mod preflight;
 mod queue;
 mod reload;
 mod role;
@@ -84,6 +85,7 @@ enum Command {
     Alias(alias::Arguments),
     Dkim(dkim::Arguments),
     Queue(queue::Arguments),
+    Preflight(preflight::Arguments),
     Install(install::Arguments),
     Update(update::Arguments),
     #[command(hide = true)]
@@ -135,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Alias(arguments) => alias::run(&global, &arguments),
         Command::Dkim(arguments) => dkim::run(&global, &arguments),
         Command::Queue(arguments) => queue::run(&global, &arguments),
+        Command::Preflight(arguments) => preflight::run(&global, &arguments),
         Command::Install(arguments) => install::run(&global, &arguments),
         Command::Update(arguments) => update::run(&global, &arguments),
         Command::Console(arguments) => console::run(&global, &arguments),

@@ -15,6 +15,7 @@
     reason = "a fault in a test's own set-up ends the test; a dialogue is as long as it is"
 )]
 
+mod appliance;
 mod authentication;
 mod bombs;
 mod bounds;
