@@ -41,6 +41,12 @@ impl Disk {
         disk
     }
 
+    /// One that is there.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     pub fn grow(&self, mib: u64) {
         File::options().write(true).open(&self.path).unwrap().set_len(mib << 20).unwrap();
     }

@@ -1,0 +1,100 @@
+//! A new version is tried, kept, left again, and survives what it does not: faults of its own, and power cuts in the middle.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fault in the set-up ends the test")]
+
+use std::path::Path;
+
+use fife_qemu_tests::image::VERSION;
+use fife_qemu_tests::shell::{self, Shell};
+use fife_qemu_tests::{Disk, Firmware, Guest, Machine, wait_for};
+
+const NEVER: [&str; 1] = ["panicked"];
+const GOOD: &str = "9.0.0";
+const BROKEN: &str = "9.1.0";
+
+/// A machine with a shell, and a disk with bundles.
+fn start(dir: &Path, firmware: Firmware, disk: &Disk, bundles: &Disk) -> (Guest, Shell) {
+    let socket = dir.join("shell");
+    // Of an earlier guest.
+    std::fs::remove_file(&socket).ok();
+    let serial = Shell::arguments(&socket);
+    let machine = Machine::new("mail1", firmware, disk).disk(bundles, ",readonly=on").reboots();
+    let guest = machine.more(&serial.each_ref().map(String::as_str)).start();
+    (guest, Shell::connect(&socket))
+}
+
+/// The binary is the same in every slot; what is told of it as well.
+fn started(guest: &Guest, slot: &str) {
+    guest.console.wait_unless(&format!("fife: starting {VERSION}, slot {slot}"), &NEVER);
+}
+
+/// Begins an update; the shell's machine starts again when it is staged.
+fn begin_update(shell: &Shell, version: &str) {
+    assert_eq!(shell.run("mkdir -p /run/bundles && mount -t vfat -o ro /dev/vdb /run/bundles").1, 0);
+    shell.begin(&format!("fife update /run/bundles/{version}.update --config /boot/fife.toml"));
+}
+
+fn updates(firmware: Firmware) {
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    let disk = Disk::of_image(&dir.path().join("disk"), 1024);
+    let bundles = shell::bundles(dir.path(), &disk, &[(GOOD, false), (BROKEN, true)]);
+    shell::prepare(&disk);
+    let (guest, shell) = start(dir.path(), firmware, &disk, &bundles);
+    started(&guest, "a");
+    shell.wait();
+
+    begin_update(&shell, GOOD);
+    started(&guest, "b");
+    guest.console.wait_unless("fife: slot b is in good health and is kept", &NEVER);
+    shell.wait();
+    let (said, _) = shell.run("fife update --status");
+    assert!(said.contains(&format!("slot b  {GOOD}")) && said.contains("good; runs; next to start"), "{said}");
+
+    shell.begin("fife update --rollback --config /boot/fife.toml");
+    started(&guest, "a");
+    shell.wait();
+
+    // Its kernel finds no first process, three times.
+    begin_update(&shell, BROKEN);
+    for _ in 0..3 {
+        guest.console.wait_unless("Kernel panic", &["fife: starting"]);
+    }
+    started(&guest, "a");
+    shell.wait();
+    let (said, _) = shell.run("fife update --status");
+    assert!(said.contains("failed or given up"), "{said}");
+    assert!(said.contains(&format!("slot a  {VERSION}")), "{said}");
+}
+
+#[test]
+fn a_version_is_tried_kept_left_and_a_broken_one_given_up_by_bios() {
+    updates(Firmware::Bios);
+}
+
+#[test]
+fn a_version_is_tried_kept_left_and_a_broken_one_given_up_by_uefi() {
+    updates(Firmware::Uefi);
+}
+
+#[test]
+fn the_machine_boots_whenever_the_power_goes_during_an_update() {
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    let disk = Disk::of_image(&dir.path().join("disk"), 1024);
+    let bundles = shell::bundles(dir.path(), &disk, &[(GOOD, false)]);
+    shell::prepare(&disk);
+    // What lies on the ESP at the moment of the cut, seen from outside.
+    let moments: [(&str, &str); 3] = [("fife/b", "linux"), ("fife/b", "initrd"), ("loader/entries", "fife-b+3.conf")];
+    for (at, name) in moments {
+        let (guest, shell) = start(dir.path(), Firmware::Bios, &disk, &bundles);
+        started(&guest, "a");
+        shell.wait();
+        begin_update(&shell, GOOD);
+        let is_there = || disk.list_esp(at).iter().any(|there| there == name).then_some(());
+        wait_for(&format!("{name} in {at}"), is_there, || guest.console.tail());
+        guest.cut();
+    }
+    // By then it is staged, or it is not; either boots and serves.
+    let (guest, _shell) = start(dir.path(), Firmware::Bios, &disk, &bundles);
+    guest.console.wait_unless("fife: starting", &NEVER);
+    guest.console.wait_unless("fife: serving", &NEVER);
+}
