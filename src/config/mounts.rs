@@ -17,7 +17,7 @@ const TEXT_LEN_MAX: usize = 255;
 /// Where a mount may be: never over the system, and not below /data, whose content must not depend on whether a disk is there.
 const UNDER: [&str; 3] = ["/mnt", "/media", "/srv"];
 
-/// They come and go while fife runs, when they are written or taken away and the file is read again. Only where fife runs the machine (the disk image).
+/// They come and go while fife runs, when they are written or taken away and the file is read again. Only where fife runs the machine (the disk image). Not carried out by this version, which says so on the console.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Mount {

@@ -27,7 +27,7 @@ pub struct Site {
     pub secret: Option<Secret>,
     /// Language of what fife itself writes to users. (Restarts every role.)
     pub language: Language,
-    /// Servers that tell the time (SNTP), for hosts that boot fife itself, names or IP addresses. With three or more, one that is wrong is outvoted. None: those that DHCP names, or else pool.ntp.org. (Restarts nothing.)
+    /// Servers that tell the time (SNTP), for hosts that boot fife itself, names or IP addresses. Not carried out by this version, which says so on the console: the clock is the machine's own. (Restarts nothing.)
     #[schemars(length(max = 8))]
     pub time_servers: Vec<HostAddress>,
     /// Directory of everything the site keeps. A relative path starts from where fife was called. `--state` and the environment variable `FIFE_STATE` come before it. (Needs `fife stop` and `fife run`.)

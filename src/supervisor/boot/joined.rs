@@ -12,6 +12,7 @@ use tracing::warn;
 use super::network::{Network, Options, Report, Settings};
 use super::{lines, modules, names};
 use crate::config::identity::Identity;
+use crate::config::load::Loaded;
 use crate::supervisor::Source;
 use crate::supervisor::control::{Asked, Request};
 
@@ -83,10 +84,24 @@ impl Joined {
 fn settings(source: &Source) -> Option<Settings> {
     let loaded = source.load().ok()?;
     match loaded.this_host(source.host.as_deref(), &Identity::read()) {
-        Ok(host) => Some(Settings::of(&loaded, &host)),
+        Ok(host) => {
+            tell_what_is_not_done(&loaded, &host);
+            Some(Settings::of(&loaded, &host))
+        }
         Err(error) => {
             warn!(%error, "the network is set up by DHCP");
             None
+        }
+    }
+}
+
+/// What stands in the file and is not carried out must not be believed to be.
+fn tell_what_is_not_done(loaded: &Loaded, host: &str) {
+    let mounts = loaded.hosts().get(host).is_some_and(|host| !host.mounts.is_empty());
+    let time_servers = loaded.effective(host).is_some_and(|effective| !effective.site.time_servers.is_empty());
+    for (name, is_set) in [("mounts", mounts), ("time-servers", time_servers)] {
+        if is_set {
+            lines::trouble(format_args!("`{name}` in fife.toml is not carried out by this version"));
         }
     }
 }
