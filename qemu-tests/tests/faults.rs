@@ -5,12 +5,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fife_image::disk::{DATA_FIRST_LBA, SECTOR};
+use fife_image::disk::{DATA_FIRST_LBA, ESP_FIRST_LBA, SECTOR};
 use fife_image::initramfs::Archive;
-use fife_qemu_tests::{Disk, Firmware, Guest, Machine};
+use fife_qemu_tests::client::greeting;
+use fife_qemu_tests::{Disk, Firmware, Guest, Machine, wait_for};
 
 /// Nothing may end so.
 const NEVER: [&str; 2] = ["Kernel panic", "panicked"];
+
+fn boot(disk: &Disk) -> Guest {
+    Machine::new("mail1", Firmware::Bios, disk).start()
+}
 
 /// Boots without firmware and loader; `overlay` is laid over the system.
 fn machine_of_kernel(dir: &Path, disk: &Disk, overlay: Option<&Archive>) -> Machine {
@@ -50,6 +55,54 @@ fn debugfs(disk: &Disk, request: &str) {
     let device = format!("{}?offset={}", disk.path().display(), DATA_FIRST_LBA * SECTOR);
     let output = Command::new("/sbin/debugfs").args(["-w", "-R", request, &device]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_broken_file_is_told_and_the_last_good_one_runs_also_when_its_partition_is_garbage() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::of_image(&dir.path().join("disk"), 512);
+    let good = disk.read_esp("fife.toml");
+    let broken = b"[site]\nname = \"school\"\ndomane = \"example.test\"\n";
+    disk.write_esp("fife.toml", broken);
+
+    // The first boot: there is no last good one.
+    let guest = boot(&disk);
+    guest.console.wait_unless("fife: trouble: this machine does not serve", &NEVER);
+    guest.console.wait_unless("fife.toml:3:1", &NEVER);
+    guest.console.wait_unless("did you mean `domain`?", &NEVER);
+    off(guest);
+
+    disk.write_esp("fife.toml", &good);
+    let guest = boot(&disk);
+    guest.console.wait_unless("fife: serving mail1 (example.test)", &["trouble", "Kernel panic"]);
+    assert!(greeting(&guest, 25).starts_with("220 "));
+    wait_for(
+        "the last good file to be kept",
+        || guest.console.text().contains("first administrator").then_some(()),
+        || guest.console.tail(),
+    );
+    off(guest);
+
+    disk.write_esp("fife.toml", broken);
+    let guest = boot(&disk);
+    guest.console.wait_unless("fife: trouble: the last good fife.toml runs", &NEVER);
+    guest.console.wait_unless("did you mean `domain`?", &NEVER);
+    guest.console.wait_unless("fife: serving mail1 (example.test)", &NEVER);
+    assert!(greeting(&guest, 25).starts_with("220 "));
+    // The power is cut: the next boot finds the data partition not in order.
+    guest.cut();
+
+    let mut octets = std::fs::read(disk.path()).unwrap();
+    let esp = usize::try_from(ESP_FIRST_LBA * SECTOR).unwrap();
+    octets[esp..esp + (4 << 20)].fill(0x5a);
+    std::fs::write(disk.path(), octets).unwrap();
+    let guest = machine_of_kernel(dir.path(), &disk, None).start();
+    guest.console.wait_unless("which holds fife.toml, cannot be mounted", &NEVER);
+    guest.console.wait_unless("fife: e2fsck: ", &NEVER);
+    guest.console.wait_unless("fife: trouble: the last good fife.toml runs", &NEVER);
+    guest.console.wait_unless("fife: serving mail1 (example.test)", &NEVER);
+    assert!(greeting(&guest, 25).starts_with("220 "));
+    off(guest);
 }
 
 #[test]
