@@ -15,7 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
 use super::menu::{Action, Network, Password};
-use super::screen::Overview;
+use super::screen::{Overview, printable};
 use crate::cli::{Global, block_on};
 use crate::config::address::SocketAddress;
 use crate::config::directory::Directory as Settings;
@@ -134,11 +134,6 @@ fn show_log(global: &Global) -> Result<String, String> {
         last.push_back(printable(&String::from_utf8_lossy(&line)));
     }
     Ok(Vec::from(last).join("\n"))
-}
-
-/// What strangers wrote into a log must not steer the terminal.
-fn printable(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// A shell on this terminal until it ends, for who proves to be an administrator.

@@ -56,6 +56,8 @@ fn converse(global: &Global, terminal: File, arguments: &Arguments) -> io::Resul
     let mut lines = BufReader::new(terminal);
     let mut menu = Menu::new(actions::interfaces());
     let mut shown = None;
+    // A former process may have ended amid a password.
+    set_echo(&out, true)?;
     loop {
         if menu.is_idle() {
             let overview = actions::overview(global);
@@ -72,7 +74,10 @@ fn converse(global: &Global, terminal: File, arguments: &Arguments) -> io::Resul
             return Ok(());
         }
         match menu.answer(&line) {
-            Said::Overview => shown = None,
+            Said::Overview => {
+                set_echo(&out, true)?;
+                shown = None;
+            }
             Said::Ask(question, hidden) => {
                 write!(out, "{question}: ")?;
                 set_echo(&out, !hidden)?;

@@ -19,6 +19,11 @@ pub(super) struct Overview {
     pub(super) troubles: Vec<String>,
 }
 
+/// What others wrote must not steer the terminal.
+pub(super) fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 impl Overview {
     /// From what the supervisor says.
     pub(super) fn of(status: &Status, domain: Option<&str>) -> Self {
@@ -48,7 +53,7 @@ impl Overview {
         lines.push(format!("health     {}", if self.is_good() { "good" } else { "not good" }));
         let reasons = self.roles.iter().filter_map(|(role, _, reason)| Some(format!("{role}: {}", reason.as_ref()?)));
         for trouble in self.troubles.iter().cloned().chain(reasons) {
-            lines.extend(trouble.lines().map(|line| format!("           {line}")));
+            lines.extend(trouble.lines().map(|line| format!("           {}", printable(line))));
         }
         let items: Vec<String> = ITEMS.iter().map(|(key, item)| format!("{key} {item}")).collect();
         lines.extend([String::new(), items.join("   "), String::new()]);

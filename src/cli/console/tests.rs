@@ -72,9 +72,9 @@ fn the_overview_is_read_at_a_glance_and_steers_no_terminal() {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'));
-    overview.roles = vec![("smtp".to_owned(), State::Backoff, Some("it ended\nby itself".to_owned()))];
+    overview.roles = vec![("smtp".to_owned(), State::Backoff, Some("it ended\nby itself\x1b[2J".to_owned()))];
     let text = overview.text();
-    for expected in ["health     not good", "smtp backoff", "smtp: it ended", "           by itself"] {
+    for expected in ["health     not good", "smtp backoff", "smtp: it ended", "           by itself?[2J"] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     assert!(!Overview::default().is_good(), "nothing runs");
