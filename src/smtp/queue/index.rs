@@ -32,6 +32,8 @@ pub(super) struct Part {
     pub(super) due: Instant,
     pub(super) taken: bool,
     pub(super) held: bool,
+    /// Let go by an administrator, and not tried since: it is not too old before it was.
+    pub(super) released: bool,
     /// Why it was not delivered yet.
     pub(super) reason: Option<Arc<str>>,
 }
@@ -150,7 +152,8 @@ impl Index {
                 continue;
             }
             let held = head.held.unwrap_or_else(|| self.routes.holds(&key));
-            parts.push(Part { key, places: vec![place], attempts: 0, due: now, taken: false, held, reason: None });
+            let (places, attempts, taken, released, reason) = (vec![place], 0, false, false, None);
+            parts.push(Part { key, places, attempts, due: now, taken, held, released, reason });
         }
         if parts.is_empty() {
             return Waiting::complain(id, "no recipients");
@@ -233,7 +236,7 @@ impl Index {
             if held {
                 self.lanes.unwait(&part.key, part.due, mark.id, now);
             } else {
-                part.due = now;
+                (part.due, part.released) = (now, true);
                 self.lanes.wait(&part.key, now, mark.id, now);
             }
         }
@@ -262,13 +265,13 @@ impl Index {
         }
     }
 
-    /// Parts of messages that arrived before this time, that nobody has taken and that are not held; as many as this.
+    /// Parts of messages that arrived before this time, that nobody has taken, that are not held, and that were tried since they were; as many as this.
     pub(super) fn take_older(&mut self, arrived_before_millis: u64, count: usize, now: Instant) -> Vec<Taken> {
         let mut found = Vec::new();
         let older = self.arrivals.range(..(arrived_before_millis, Id::from_u64(0)));
         for (_, id) in older {
             let Some(waiting) = self.messages.get_mut(id) else { continue };
-            let free = waiting.parts.iter().filter(|part| !part.taken && !part.held);
+            let free = waiting.parts.iter().filter(|part| !part.taken && !part.held && !part.released);
             for key in free.map(|part| part.key.clone()).collect::<Vec<_>>() {
                 let due = waiting.part(&key).map(|part| part.due);
                 found.extend(waiting.take(*id, &key));
@@ -316,7 +319,7 @@ impl Index {
             part.reason = Some(reason.into());
             self.unwritten.insert((id, key.clone()));
         }
-        part.taken = false;
+        (part.taken, part.released) = (false, false);
         part.due = due;
         if !part.held {
             self.lanes.wait(key, due, id, now);

@@ -248,8 +248,15 @@ async fn held_mail_waits_over_restarts_until_it_is_released() {
     check(&queue, &domain("held.test"), None);
     assert!(queue.take_older(100, 10, now).iter().all(|taken| taken.id.to_u64() == 3), "what is held does not expire");
     queue.hold(&[Id::from_u64(1), Id::from_u64(2)], false, 0, now).await.unwrap();
+    let older = || -> Vec<u64> {
+        let taken = queue.take_older(100, 10, now);
+        taken.iter().for_each(|taken| queue.put_back(taken.id, &taken.key, now, None, now));
+        taken.iter().map(|taken| taken.id.to_u64()).collect()
+    };
+    assert_eq!(older(), [0; 0], "what was released is tried once, however old it is");
     check(&queue, &domain("good.test"), Some(1));
     check(&queue, &domain("held.test"), Some(2));
+    assert_eq!(older(), [1, 2]);
     drop(queue);
     let queue = open(dir.path(), now);
     check(&queue, &domain("held.test"), Some(2));
