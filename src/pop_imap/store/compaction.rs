@@ -32,6 +32,8 @@ const LIVE_PERCENT_MAX: i64 = 50;
 const GAIN_PERCENT_MIN: u64 = 40;
 /// Messages of one part of a state.
 const STATE_PART_MESSAGES: usize = 2_000;
+/// Pages of SQLite's log after which the applier itself makes a checkpoint, between two batches, so that the log begins anew.
+const LOG_PAGES_MAX: i64 = 8_192;
 /// Octets of state parts of one append.
 const STATE_APPEND_BYTES: usize = 4 << 20;
 
@@ -284,8 +286,19 @@ impl Compactor {
         }))
     }
 
+    /// Moves what SQLite's log has into the database file. On a connection of its own: batches go on meanwhile.
+    pub(super) fn move_log(&mut self) -> Result<(), StoreError> {
+        let connection = super::tables::open_writer(&self.view)?;
+        let pages: i64 = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
+        if pages < LOG_PAGES_MAX {
+            return Ok(());
+        }
+        // Little is left to do now; between two batches nobody writes, and the log can begin anew.
+        self.task(Box::new(|connection, _| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))))
+    }
+
     /// Makes the view durable as it is now.
-    fn checkpoint(&self) -> Result<(), StoreError> {
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
         let connection = super::tables::open_writer(&self.view)?;
         let busy: bool = connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0))?;
         if busy { Err(StoreError::Malformed("checkpoint: the view is busy")) } else { Ok(()) }

@@ -212,7 +212,6 @@ impl Store {
             rejected: HashMap::new(),
         }));
         let upkeep = Upkeep {
-            view: dir.join(VIEW_FILE),
             readers: Arc::clone(&shared.readers),
             registry: Arc::clone(&registry),
             progressed: Arc::clone(&shared.progressed),

@@ -3,7 +3,6 @@
 //! Owns: the thread that checkpoints the view, writes rolls of mailboxes and compacts the ledger. Called by: `Store`. Never: keeps anyone waiting
 //! longer than one piece of work takes.
 
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,14 +12,12 @@ use super::compaction::Compactor;
 use super::error::StoreError;
 use super::open::Registry;
 use super::roll::Roll;
-use super::tables::{self, Readers};
+use super::tables::Readers;
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// A checkpoint is made after so many changes, or before that when nothing more comes.
 const CHECKPOINT_CHANGES: u64 = 2_000;
-/// Pages of SQLite's log after which the applier itself makes a checkpoint, between two batches, so that the log begins anew.
-const LOG_PAGES_MAX: i64 = 8_192;
 /// Rolls that are written at one look.
 const ROLLS_MAX: usize = 64;
 /// Looks between two looks for a segment to compact: once a minute.
@@ -28,7 +25,6 @@ const COMPACT_EVERY: u64 = 120;
 
 /// The upkeep's side.
 pub(super) struct Upkeep {
-    pub(super) view: PathBuf,
     pub(super) readers: Arc<Readers>,
     pub(super) registry: Arc<Registry>,
     pub(super) progressed: Arc<Progressed>,
@@ -54,7 +50,8 @@ impl Upkeep {
             self.write_rolls(quiet);
             if now - checkpointed >= CHECKPOINT_CHANGES || (quiet && now > checkpointed) {
                 checkpointed = now;
-                if let Err(error) = self.checkpoint() {
+                // Under the compactor's lock: SQLite refuses a checkpoint while another is made, at once.
+                if let Err(error) = self.compactor.lock().unwrap_or_else(PoisonError::into_inner).move_log() {
                     tracing::warn!(%error, "checkpoint of the view");
                 }
             }
@@ -69,21 +66,6 @@ impl Upkeep {
         if let Err(error) = write_rolls(&self.registry, &self.readers, &self.applier, leisure) {
             tracing::warn!(%error, "rolls of mailboxes");
         }
-    }
-
-    /// Moves what SQLite's log has into the database file. On a connection of its own: batches go on meanwhile.
-    fn checkpoint(&self) -> Result<(), StoreError> {
-        let connection = tables::open_writer(&self.view)?;
-        let pages: i64 = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
-        if pages < LOG_PAGES_MAX {
-            return Ok(());
-        }
-        // Little is left to do now; between two batches nobody writes, and the log can begin anew.
-        let (answer, done) = sync_channel(1);
-        let task: Task =
-            Box::new(|connection, _| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
-        self.applier.send(Work::Task(task, answer)).map_err(|_| StoreError::Closed)?;
-        done.recv().map_err(|_| StoreError::Closed)?
     }
 
     fn compact(&self) {

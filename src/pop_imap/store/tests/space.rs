@@ -99,3 +99,27 @@ async fn work_goes_on_while_segments_are_compacted() {
     delete_view(dir.path());
     assert_eq!(before, dump(&open(dir.path()), &[account(1)]).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_of_the_upkeep_do_not_make_compaction_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for number in 0..600 {
+        store.deliver(noise(number), vec![to(account(1), "")], at(9)).await.unwrap();
+    }
+    let inbox = store.select(account(1), "INBOX").await.unwrap();
+    store.expunge(&inbox, &uids(&inbox)).await.unwrap();
+    // As the upkeep does, without its pauses.
+    let compactor = std::sync::Arc::clone(store.inner.compactor.as_ref().unwrap());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                compactor.lock().unwrap().move_log().unwrap();
+            }
+        });
+        let removed = store.compact();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(removed.unwrap() > 5);
+    });
+}
