@@ -20,7 +20,7 @@ pub fn greeting(guest: &Guest, port: u16) -> String {
 
 /// What stands on the console once in the life of a site: the first administrator's address and password.
 pub fn first_administrator(guest: &Guest) -> (String, String) {
-    guest.console.wait("first administrator ");
+    guest.console.wait("fife: first administrator ");
     let line = guest.console.wait("\n");
     let (address, password) = line.trim().split_once(", password ").expect("an address and a password");
     (address.to_owned(), password.to_owned())
