@@ -33,10 +33,11 @@ impl Session {
         now: &Now,
     ) -> Option<Ask> {
         let decided = match parsed {
-            Ok(command) => {
-                self.count(&command);
-                self.decide(command, nothing_follows, now)
+            Ok(command) if self.is_only_chat(&command) => {
+                self.close(&reply::TOO_MANY_IDLE_COMMANDS);
+                return None;
             }
+            Ok(command) => self.decide(command, nothing_follows, now),
             Err(refusal) if refusal.closes => {
                 self.close(&refusal.reply);
                 return None;
@@ -93,14 +94,12 @@ impl Session {
         (!met).then_some(reply)
     }
 
-    /// Who only chats is sent away some time; recipients and chunks belong to a message.
-    fn count(&mut self, command: &Command) {
+    /// Counts commands; who only chats is sent away some time. Recipients and chunks belong to a message.
+    fn is_only_chat(&mut self, command: &Command) -> bool {
         if !matches!(command, Command::Rcpt(_) | Command::Bdat { .. } | Command::Quit) {
             self.idle_commands += 1;
         }
-        if self.idle_commands > super::IDLE_COMMANDS_MAX {
-            self.close(&reply::TOO_MANY_IDLE_COMMANDS);
-        }
+        self.idle_commands > super::IDLE_COMMANDS_MAX
     }
 
     fn answer(&mut self, reply: &Reply) -> Result<Option<Ask>, Reply> {
