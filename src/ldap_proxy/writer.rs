@@ -275,17 +275,7 @@ pub(super) fn throw_away(path: &Path) -> Result<(), OpenError> {
 /// Brings all records into an empty view.
 fn load(view: &mut View, ledger: &Ledger) -> Result<(), OpenError> {
     let mut loader = Loader::begin(view)?;
-    let mut failed: Option<ViewError> = None;
-    ledger.replay(None, &mut |position, entry| match loader.take(position, entry.kind, &entry.payload) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            failed = Some(error);
-            ControlFlow::Break(())
-        }
-    })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
+    replay(ledger, None, |position, entry| loader.take(position, entry.kind, &entry.payload))?;
     loader.finish()?;
     info!(entries = view.len()?, "the view of the directory is made from its ledger");
     Ok(())
@@ -293,32 +283,35 @@ fn load(view: &mut View, ledger: &Ledger) -> Result<(), OpenError> {
 
 /// Brings records into the view that it has not seen. The last one seen is seen again, which does no harm.
 fn catch_up(view: &mut View, ledger: &Ledger) -> Result<(), OpenError> {
-    let from = view.position()?;
     let mut waiting: Vec<(Position, Record)> = Vec::new();
-    let mut failed: Option<ViewError> = None;
     let mut records = 0_u64;
-    ledger.replay(from, &mut |position, entry| {
-        let step = Record::parse(entry.kind, &entry.payload).map_err(ViewError::from).and_then(|record| {
-            records += 1;
-            waiting.push((position, record));
-            if waiting.len() < REPLAY_GROUP { Ok(()) } else { bring_in(view, &mut waiting) }
-        });
-        match step {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
+    replay(ledger, view.position()?, |position, entry| {
+        waiting.push((position, Record::parse(entry.kind, &entry.payload)?));
+        records += 1;
+        if waiting.len() < REPLAY_GROUP { Ok(()) } else { bring_in(view, &mut waiting) }
     })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
     bring_in(view, &mut waiting)?;
     if records > 1 {
         info!(records, "the view of the directory has caught up with its ledger");
     }
     Ok(())
+}
+
+/// Shows the records from `from` on, or all of them, until one cannot be taken.
+fn replay(
+    ledger: &Ledger,
+    from: Option<Position>,
+    mut take: impl FnMut(Position, &ledger::Entry) -> Result<(), ViewError>,
+) -> Result<(), OpenError> {
+    let mut failed = None;
+    ledger.replay(from, &mut |position, entry| match take(position, &entry) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn bring_in(view: &mut View, waiting: &mut Vec<(Position, Record)>) -> Result<(), ViewError> {

@@ -94,8 +94,14 @@ fn a_broken_file_is_told_and_what_runs_runs_on() {
     wait_for("SIGHUP's reload", || site.log().matches("reload refused").count() == 2, || site.log_tail());
     assert_eq!(pids(&site), before);
     assert!(greeting(TcpStream::connect(site.addr("smtp")).unwrap()).starts_with("220 "));
-    // An address that cannot be had is a fault as well, and none of the rest is done either.
     edit(&site, "[hosts.demo.metrix]", "[hosts.demo.metrics]");
+    // Nor does a host become another one while it runs.
+    edit(&site, "hosts.demo", "hosts.other");
+    let output = site.fife(&["reload"]);
+    assert!(text(&output).contains("would be another host, other"), "{}", text(&output));
+    assert_eq!(pids(&site), before);
+    edit(&site, "hosts.other", "hosts.demo");
+    // An address that cannot be had is a fault as well, and none of the rest is done either.
     edit(&site, "[hosts.demo.pop-imap]", "[hosts.demo.pop-imap]\nconnections-max = 7");
     let pop3 = format!("\"{}\"", site.at("pop3"));
     edit(&site, &pop3, &format!("{pop3}, \"192.0.2.1:110\""));
@@ -192,6 +198,13 @@ fn stopping_ends_everything_also_with_clients_that_stay() {
     assert!(site.stop(), "{}", site.log_tail());
     assert!(roles.values().all(|pid| is_gone(*pid)), "no role is left behind");
     assert_eq!(site.log().matches("did not end in time").count(), 0, "{}", site.log());
+    // Each may need those before it to finish what is in hand.
+    let log = site.log();
+    let order: Vec<&str> = log
+        .lines()
+        .filter_map(|line| ROLES.into_iter().find(|role| line.contains(&format!("\"stopped\":\"{role}\""))))
+        .collect();
+    assert_eq!(order, ["smtp", "pop-imap", "ldap-proxy"]);
     drop((idle, talking));
     let output = site.fife(&["status"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
@@ -230,6 +243,7 @@ fn a_role_that_does_not_end_is_killed() {
     );
     assert!(site.stop(), "{}", site.log_tail());
     assert!(site.log().contains("did not end in time"), "{}", site.log_tail());
+    assert!(site.log().contains("\"patience_secs\":0"), "at once: {}", site.log_tail());
     assert!(roles.values().all(|pid| is_gone(*pid)), "no role is left behind");
 }
 

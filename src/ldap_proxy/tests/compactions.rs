@@ -1,4 +1,4 @@
-//! Compaction: histories of changes on small segments, cut off behind every step of it. What was answered must come
+//! Compaction: histories of changes on small segments, cut off within and behind every step of it. What was answered must come
 //! back from the ledger alone, from the ledger with the view of now, and with a view of some time ago.
 //!
 //! Seeded; a failure names its seed. (Torn writes are the ledger's own simulation.)
@@ -110,6 +110,39 @@ impl History {
         }
     }
 
+    /// Everything as a kill -9 within the last step of compaction would have left it: what was appended is not in the view yet, or the
+    /// segment that goes is still there, or both. `before`: everything as it was before the step.
+    fn cut_within(&self, seed: u64, step: usize, before: &Path) {
+        let after = self.dir.path();
+        for (what, ledgers, view) in [
+            ("not shown", [after, after], before),
+            ("not removed", [before, after], after),
+            ("neither", [before, after], before),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            for ledger in ledgers {
+                copy(&ledger.join("ledger"), &dir.path().join("ledger"), |_| true);
+            }
+            copy(view, dir.path(), |name| name.starts_with("view.sqlite"));
+            let found = contents(&open(dir.path()));
+            let (found_len, expected_len) = (found.len(), self.expected.len());
+            assert!(found == self.expected, "seed {seed}, step {step}, {what}: {found_len} entries for {expected_len}");
+        }
+    }
+
+    /// One step of compaction, cut off within and behind.
+    fn compact(&mut self, seed: u64, step: usize) -> bool {
+        let before = tempfile::tempdir().unwrap();
+        copy(&self.dir.path().join("ledger"), &before.path().join("ledger"), |_| true);
+        copy(self.dir.path(), before.path(), |name| name.starts_with("view.sqlite"));
+        if !self.writer.compact().unwrap() {
+            return false;
+        }
+        self.cut_within(seed, step, before.path());
+        self.cut(seed, step);
+        true
+    }
+
     fn keep_view(&mut self, step: usize) {
         let old = self.dir.path().join(format!("old{step}"));
         copy(self.dir.path(), &old, |name| name.starts_with("view.sqlite"));
@@ -118,7 +151,7 @@ impl History {
 }
 
 #[test]
-fn what_was_answered_is_there_after_a_cut_behind_any_step_of_compaction() {
+fn what_was_answered_is_there_after_a_cut_within_or_behind_any_step_of_compaction() {
     for seed in SEEDS {
         let mut history = History::begin(seed);
         let mut steps = 0;
@@ -128,18 +161,16 @@ fn what_was_answered_is_there_after_a_cut_behind_any_step_of_compaction() {
                 history.keep_view(n);
             }
             // Sometimes at once, sometimes with changes in between.
-            while history.random.random_bool(0.6) && history.writer.compact().unwrap() {
+            while history.random.random_bool(0.6) && history.compact(seed, n) {
                 steps += 1;
-                history.cut(seed, n);
             }
             if n % 60 == 0 {
                 history.cut(seed, n);
             }
         }
-        while history.writer.compact().unwrap() {
+        while history.compact(seed, CHANGES) {
             steps += 1;
         }
-        history.cut(seed, CHANGES);
         let (kept, living) = (history.writer.segments(), history.expected.len() as u64);
         let records: u64 = kept.iter().filter(|one| one.sealed).map(|one| one.records).sum();
         assert!(

@@ -27,6 +27,8 @@ pub(super) struct World {
     pub(super) now: Now,
     pub(super) delivered: Vec<Message>,
     pub(super) closed: bool,
+    /// What is answered to a delivered message.
+    verdict: Reply,
     waiting: Vec<u8>,
 }
 
@@ -45,7 +47,8 @@ impl World {
         let client = Client { address: Some(address), is_local, tls: None };
         let now = Now { monotonic: clock::monotonic(), unix_secs: 1_795_491_065 };
         let session = Session::new(Arc::new(settings), personality, client, Id::from_u64(7), &now);
-        Self { session, now, delivered: Vec::new(), closed: false, waiting: Vec::new() }
+        let verdict = Reply::new(250, 0, 0, "delivered");
+        Self { session, now, delivered: Vec::new(), closed: false, verdict, waiting: Vec::new() }
     }
 
     /// Sends octets, answers what the session asks, gives the lines heard.
@@ -84,7 +87,7 @@ impl World {
             }
             Ask::Deliver(message) => {
                 self.delivered.push(*message);
-                self.session.message_is(&Reply::new(250, 0, 0, "delivered"), &now);
+                self.session.message_is(&self.verdict, &now);
             }
             Ask::StartTls => {
                 // Taken off the wire before TLS runs.
@@ -688,4 +691,53 @@ fn a_message_without_memory_is_refused_at_its_end() {
     assert_eq!(world.session.buffered(), 0);
     assert!(world.send(b".\r\n").starts_with("452 4.3.1"));
     assert!(world.send(b"MAIL FROM:<>\r\n").starts_with("250"));
+}
+
+#[test]
+fn who_signed_in_before_tls_does_it_again_within() {
+    let mut world = World::new(Personality::Submission, true);
+    let signed_in = world.send(b"EHLO c.test\r\nAUTH PLAIN AHUxQGV4YW1wbGUudGVzdABzZWNyZXQ=\r\n");
+    assert!(signed_in.contains("\r\n235 "), "{signed_in}");
+    world.send(b"STARTTLS\r\n");
+    let said = world.send(b"EHLO c.test\r\nMAIL FROM:<u1@example.test>\r\n");
+    assert!(said.lines().last().unwrap().starts_with("530 "), "{said}");
+    assert!(world.session.account().is_none());
+}
+
+#[test]
+fn messages_that_are_taken_keep_a_session_open_and_those_refused_do_not() {
+    let message = b"MAIL FROM:<a@b.test>\r\nRCPT TO:<u1@example.test>\r\nDATA\r\nx\r\n.\r\n";
+    for (verdict, stays) in [(Reply::new(250, 0, 0, "delivered"), true), (reply::NO_ROOM, false)] {
+        let mut world = World { verdict, ..World::new(Personality::Mx, false) };
+        world.send(b"EHLO c.test\r\n");
+        // MAIL and DATA each count.
+        for _ in 0..600 {
+            world.send(message);
+        }
+        assert_eq!(!world.closed, stays, "{} messages", world.delivered.len());
+        assert_eq!(world.delivered.len() == 600, stays, "{} messages", world.delivered.len());
+    }
+}
+
+#[test]
+fn trace_names_a_recipient_only_when_it_betrays_no_other() {
+    let trace = |recipients: &str| {
+        let mut world = World::new(Personality::Mx, false);
+        world.send(format!("EHLO c.test\r\nMAIL FROM:<a@b.test>\r\n{recipients}DATA\r\nx\r\n.\r\n").as_bytes());
+        String::from_utf8(world.delivered.remove(0).trace.to_vec()).unwrap()
+    };
+    assert!(trace("RCPT TO:<u1@example.test>\r\n").contains("for <u1@example.test>"));
+    // Whoever gets a blind copy is nobody's business (RFC 5321 section 7.2).
+    let several = trace("RCPT TO:<u1@example.test>\r\nRCPT TO:<u2@example.test>\r\n");
+    assert!(!several.contains("u1@") && !several.contains("u2@"), "{several}");
+}
+
+#[test]
+fn a_chunk_that_nobody_wants_is_not_read_without_end() {
+    let mut world = World::new(Personality::Mx, false);
+    world.send(b"EHLO c.test\r\nBDAT 4000000 LAST\r\n");
+    assert_eq!(world.send(&b"x".repeat(40_000)), "");
+    assert!(!world.closed);
+    assert!(world.send(&b"x".repeat(10_000)).starts_with("552 "));
+    assert!(world.closed);
 }
