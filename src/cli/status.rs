@@ -60,6 +60,11 @@ pub(super) fn table(status: &Status) -> String {
         ));
         lines.extend(role.reason.iter().map(|reason| format!("{:<12} {reason}", "")));
     }
+    if let Some(disk) = &status.disk {
+        let mib = |bytes: u64| bytes >> 20;
+        lines.push(format!("disk: {} of {} MiB free", mib(disk.free_bytes), mib(disk.size_bytes)));
+        lines.extend(disk.trouble.iter().map(|trouble| format!("{:<12} {trouble}", "")));
+    }
     if !status.metrics.is_empty() {
         lines.push(format!("metrics and health: {}", status.metrics.join(", ")));
     }

@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser};
 
 use super::{Line, run, status};
 use crate::config::hosts::Role;
-use crate::supervisor::status::{ListenerStatus, RoleStatus, State, Status};
+use crate::supervisor::status::{DiskStatus, ListenerStatus, RoleStatus, State, Status};
 use crate::supervisor::{FirstAdministrator, Serving};
 
 #[test]
@@ -73,6 +73,12 @@ fn the_status_says_what_is_wrong_below_the_role() {
         state_dir: "/s".into(),
         good: false,
         roles: vec![role],
+        disk: Some(DiskStatus {
+            size_bytes: 400 << 20,
+            free_bytes: 3 << 20,
+            reserve_bytes: 0,
+            trouble: Some("the disk is full".into()),
+        }),
         metrics: vec![],
     };
     let table = status::table(&status);
@@ -83,4 +89,6 @@ fn the_status_says_what_is_wrong_below_the_role() {
         "{table}"
     );
     assert_eq!(lines[3].trim(), "the queue cannot be written");
+    assert_eq!(lines[4], "disk: 3 of 400 MiB free");
+    assert_eq!(lines[5].trim(), "the disk is full");
 }

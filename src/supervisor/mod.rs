@@ -7,7 +7,7 @@
 //! connections, timers.
 //!
 //! - `plan`: what is to run, and what a reload changes; `certificate`: the self-signed one; `site`: the one for other hosts;
-//! - `state`: the state directory; `sockets`: what is listened on;
+//! - `state`: the state directory; `disk`: the one under it, and a reserve there; `sockets`: what is listened on;
 //! - `process`: between fork and exec, and until the end; `unit`, `backoff`: one role over its processes;
 //! - `reload`: following the changed file; `report`: the status;
 //! - `boot`: what only process 1 of the appliance does, before and after;
@@ -17,6 +17,7 @@ mod backoff;
 pub mod boot;
 mod certificate;
 pub mod control;
+mod disk;
 mod founding;
 mod observe;
 mod plan;
@@ -39,7 +40,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -49,6 +50,7 @@ use crate::config::hosts::Role;
 use crate::net::{Listener, Shutdown, Stopper, log};
 
 use control::{Asked, Reply, Request, RolePids};
+use disk::{Condition, Disk};
 pub use founding::FirstAdministrator;
 use founding::Founding;
 use plan::Plan;
@@ -111,6 +113,8 @@ enum Event {
     Founded(Option<FirstAdministrator>),
     /// A reload has waited long enough for its roles.
     ReloadOverdue(u64),
+    /// How the disk is now.
+    Disk(Condition),
 }
 
 /// Whether the directory of this host has its first administrator. Until it has, the site does not serve.
@@ -139,6 +143,12 @@ pub struct Supervisor<F> {
     source: Source,
     plan: Plan,
     state: StateDir,
+    /// Kept by a task of its own once the host runs.
+    disk: Option<Disk>,
+    /// As of the last look; none when nothing can be told.
+    disk_condition: Option<Condition>,
+    /// What the reserve on the disk may take, for that task.
+    reserve_max: watch::Sender<u64>,
     sockets: Sockets,
     units: BTreeMap<Role, Unit>,
     role_pids: RolePids,
@@ -174,6 +184,8 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         // Before anything is made on disk: a mistyped file leaves nothing behind.
         let loaded = source.load()?;
         source.stand_in = None;
+        // Before anything is made there: a disk may be so full that nothing can be.
+        Disk::under(&source.state_dir).look_first();
         let state = StateDir::prepare(&source.state_dir)?;
         let plan = source.plan(&loaded)?;
         let log_file = state.open_log(&plan.effective.tables.log)?;
@@ -185,6 +197,9 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         for role in plan.roles.keys() {
             state.prepare_role(*role)?;
         }
+        let mut disk = Disk::under(state.path());
+        let (reserve_max, _) = watch::channel(disk::reserve_max(&plan));
+        let disk_condition = disk.look(*reserve_max.borrow());
         let (events, event_inbox) = mpsc::channel(EVENTS_MAX);
         let (asked, asked_inbox) = mpsc::channel(EVENTS_MAX);
         Ok(Self {
@@ -192,6 +207,9 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             source,
             plan,
             state,
+            disk: Some(disk),
+            disk_condition,
+            reserve_max,
             sockets,
             units: BTreeMap::new(),
             role_pids: RolePids::default(),
@@ -228,6 +246,10 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
         self.serve_control()?;
         self.serve_metrics();
         info!(version = env!("CARGO_PKG_VERSION"), state = %self.state.path().display(), "starting");
+        if let Some(disk) = self.disk.take() {
+            tokio::spawn(disk::keep(disk, self.reserve_max.subscribe(), self.events.clone()));
+        }
+        self.tell_of_disk(None);
         // Each asks only those before it, and what it asks waits in the sockets: no need to wait for one another.
         for role in Role::ALL.into_iter().filter(|role| self.plan.roles.contains_key(role)).collect::<Vec<_>>() {
             self.units.insert(role, Unit::new());
@@ -271,6 +293,23 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
                 self.tell_when_serving();
             }
             Event::ReloadOverdue(number) => self.answer_reloads(|reload| reload.number == number),
+            Event::Disk(condition) => {
+                let before = self.disk_condition.replace(condition);
+                self.tell_of_disk(before.and_then(|before| before.trouble));
+            }
+        }
+    }
+
+    /// Says what is wrong with the disk now, or that nothing is, when that was otherwise before.
+    fn tell_of_disk(&self, before: Option<disk::Trouble>) {
+        let Some(now) = self.disk_condition.filter(|now| now.trouble != before) else { return };
+        let words = now.words();
+        match &words {
+            Some(words) => error!("{words}"),
+            None => info!("the disk is well again"),
+        }
+        if self.machine.is_some() {
+            boot::tell_of_disk(words.as_deref());
         }
     }
 

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
-use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
@@ -137,6 +137,22 @@ fn own_metrics(status: &Status) -> prometheus::Result<String> {
         restarts.with_label_values(&label).set(signed(role.restarts));
         memory.with_label_values(&label).set(signed(role.rss_bytes.unwrap_or(0)));
         uptime.with_label_values(&label).set(signed(role.uptime_secs));
+    }
+    if let Some(disk) = &status.disk {
+        let facts = [
+            (
+                "fife_supervisor_disk_good",
+                "1 when the disk under the state directory has room and can be written.",
+                u64::from(disk.trouble.is_none()),
+            ),
+            ("fife_supervisor_disk_size_bytes", "Size of the disk under the state directory.", disk.size_bytes),
+            ("fife_supervisor_disk_free_bytes", "Free space there.", disk.free_bytes),
+        ];
+        for (name, help, value) in facts {
+            let gauge = IntGauge::new(name, help)?;
+            gauge.set(signed(value));
+            registry.register(Box::new(gauge))?;
+        }
     }
     TextEncoder::new().encode_to_string(&registry.gather())
 }

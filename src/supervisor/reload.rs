@@ -55,6 +55,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             return refuse(reply, error.to_string());
         }
         self.plan = new;
+        self.reserve_max.send_replace(super::disk::reserve_max(&self.plan));
         self.follow(change, reply);
     }
 

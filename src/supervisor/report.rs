@@ -21,7 +21,8 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             for role in status.roles.iter_mut().filter(|role| role.state == State::Good) {
                 (role.state, role.reason) = observe::examine(&run_dir.join(observe::socket_name(role.role))).await;
             }
-            status.good = status.roles.iter().all(|role| role.state == State::Good);
+            let disk_is_good = status.disk.as_ref().is_none_or(|disk| disk.trouble.is_none());
+            status.good = disk_is_good && status.roles.iter().all(|role| role.state == State::Good);
             answer(reply, Reply::Status(status));
         });
     }
@@ -59,6 +60,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             state_dir: self.state.path().display().to_string(),
             good: false,
             roles: self.units.iter().map(role_status).collect(),
+            disk: self.disk_condition.map(|condition| condition.status()),
             metrics: self.plan.metrics.iter().map(ToString::to_string).collect(),
         }
     }

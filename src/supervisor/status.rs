@@ -18,11 +18,24 @@ pub struct Status {
     pub pid: u32,
     pub uptime_secs: u64,
     pub state_dir: String,
-    /// Every role is good.
+    /// Every role is good, and so is the disk.
     pub good: bool,
     pub roles: Vec<RoleStatus>,
+    /// The disk under the state directory; none when nothing can be told of it.
+    pub disk: Option<DiskStatus>,
     /// Where the host's metrics are answered.
     pub metrics: Vec<String>,
+}
+
+/// A disk at one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DiskStatus {
+    pub size_bytes: u64,
+    pub free_bytes: u64,
+    /// Held for when nothing else is free; 0 when it was given up.
+    pub reserve_bytes: u64,
+    /// What is wrong with it, for people.
+    pub trouble: Option<String>,
 }
 
 /// A role at one moment.

@@ -20,6 +20,7 @@ mod authentication;
 mod bombs;
 mod bounds;
 mod config;
+mod disk;
 mod dns;
 #[allow(dead_code, reason = "each helper serves some of the modules")]
 mod harness;

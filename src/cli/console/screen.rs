@@ -32,6 +32,7 @@ impl Overview {
             version: status.version.clone(),
             name: domain.map_or_else(|| status.host.clone(), |domain| format!("{}.{domain}", status.host)),
             roles: roles.collect(),
+            troubles: status.disk.iter().filter_map(|disk| disk.trouble.clone()).collect(),
             ..Self::default()
         }
     }

@@ -104,6 +104,14 @@ impl Machine {
     }
 }
 
+/// Tells consoles what is wrong with the disk; without words, that nothing is any more.
+pub(super) fn tell_of_disk(words: Option<&str>) {
+    match words {
+        Some(words) => lines::trouble(words),
+        None => lines::say("the disk is well again"),
+    }
+}
+
 /// What is to be ended in order, whatever happens.
 #[derive(Debug, Default)]
 struct Held {
