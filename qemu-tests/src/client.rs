@@ -1,10 +1,10 @@
 //! Who answers at a port, and what.
 //!
-//! Owns: waiting for a greeting. Called by: suites; mail itself goes by swaks and Python's imaplib.
+//! Owns: waiting for a greeting, senders that outlive power cuts. Called by: suites; mail itself goes by swaks and Python's imaplib.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use crate::guest::Guest;
@@ -69,4 +69,72 @@ for number in found:
         .unwrap();
     assert!(output.status.success(), "imaplib: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+/// The settings of a machine whose power is cut. Its clients come from another machine, and are not the point: no TLS for them,
+/// no questions to DNS.
+pub const SETTINGS_UNDER_LOAD: &str = r#"
+[site]
+name = "school"
+domain = "example.test"
+
+[hosts.mail1]
+roles = ["ldap-proxy", "pop-imap", "smtp"]
+
+[smtp-authentication]
+dmarc = "off"
+
+[pop-imap]
+cleartext-login = true
+"#;
+
+/// Programs that send mail by SMTP and append it by IMAP, eight at once, and go on whatever happens to the server.
+#[derive(Debug)]
+pub struct Senders {
+    child: Child,
+    /// One acknowledged message each.
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Senders {
+    /// Mail for this account.
+    #[must_use]
+    pub fn start(guest: &Guest, address: &str, password: &str) -> Self {
+        let (smtp, imap) = (guest.at(25).port().to_string(), guest.at(143).port().to_string());
+        let mut child = Command::new("python3")
+            .arg(crate::image::root().join("tests/site/kill_send.py"))
+            .args(["127.0.0.1", &smtp, &imap, address, password, "8"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next message that a server has acknowledged.
+    pub fn acknowledged(&mut self) -> String {
+        self.lines.next().expect("senders run until told to stop").unwrap()
+    }
+
+    /// Stops them; what was acknowledged meanwhile.
+    #[must_use]
+    pub fn stop(mut self) -> Vec<String> {
+        drop(self.child.stdin.take());
+        let rest = self.lines.map(Result::unwrap).collect();
+        assert!(self.child.wait().unwrap().success());
+        rest
+    }
+}
+
+/// Fails unless all these messages are in the account's INBOX, and none twice. Says how many were found.
+#[must_use]
+pub fn check_acknowledged(imap: SocketAddr, address: &str, password: &str, acknowledged: &[String]) -> String {
+    let checked = Command::new("python3")
+        .arg(crate::image::root().join("tests/site/kill_check.py"))
+        .args([&imap.ip().to_string(), &imap.port().to_string(), address, password, &acknowledged.join("\n")])
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    String::from_utf8_lossy(&checked.stdout).into_owned()
 }

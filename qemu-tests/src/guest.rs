@@ -15,6 +15,8 @@ use crate::monitor::Monitor;
 use crate::wait_for;
 
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// Octets of a log of writes, at most.
+const LOG_LEN_MAX: u64 = 8 << 30;
 const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// What the machine boots by.
@@ -34,6 +36,8 @@ pub struct Machine {
     /// Ports of the guest that are reached from here, and by which: the same at each start.
     ports: BTreeMap<u16, u16>,
     switches: Vec<(PathBuf, String)>,
+    /// Where the writes to the first disk are logged.
+    writes: Option<PathBuf>,
     reboots: bool,
     more: Vec<String>,
 }
@@ -49,6 +53,7 @@ impl Machine {
             disks: vec![(disk.clone(), String::new())],
             ports: [25, 143, 110, 587].map(|port| (port, free_port())).into(),
             switches: Vec::new(),
+            writes: None,
             reboots: false,
             more: Vec::new(),
         }
@@ -67,6 +72,13 @@ impl Machine {
         if let Some((_, options)) = self.disks.first_mut() {
             drive.clone_into(options);
         }
+        self
+    }
+
+    /// Logs what is written to the disk that it boots from, for `writes`.
+    #[must_use]
+    pub fn log_writes(mut self, log: &Path) -> Self {
+        self.writes = Some(log.to_path_buf());
         self
     }
 
@@ -135,7 +147,10 @@ impl Machine {
         }
         for (at, (disk, options)) in self.disks.iter().enumerate() {
             let path = disk.path().display();
-            line.push(format!("-drive if=none,id=d{at},format=raw,file={path}{options}"));
+            match self.writes.as_ref().filter(|_| at == 0) {
+                Some(log) => line.push(logged(&path.to_string(), log)),
+                None => line.push(format!("-drive if=none,id=d{at},format=raw,file={path}{options}")),
+            }
             line.push(format!("-device virtio-blk-pci,drive=d{at},bootindex={}", at + 1));
         }
         let forwards: String =
@@ -155,6 +170,17 @@ impl Machine {
         let words = line.iter().flat_map(|line| line.split(' ')).map(str::to_owned);
         words.chain(self.more.iter().cloned()).collect()
     }
+}
+
+/// The first disk, with a log of its writes.
+fn logged(disk: &str, log: &Path) -> String {
+    // Sparse: QEMU only writes on.
+    std::fs::File::create(log).unwrap().set_len(LOG_LEN_MAX).unwrap();
+    let log = log.display();
+    format!(
+        "-blockdev driver=blklogwrites,node-name=d0,file.driver=file,file.filename={disk},\
+         log.driver=file,log.filename={log}"
+    )
 }
 
 /// A port that nobody has now.

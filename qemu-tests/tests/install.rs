@@ -30,6 +30,21 @@ fn a_stick_installs_on_a_disk_that_then_boots_by_both_firmwares() {
     refused("/dev/vda3", "a partition; name the whole disk");
     refused("/dev/vdc", "at least");
     refused("/dev/ttyS0", "is no disk");
+    // The same from the menu, where it asks; and what this machine is fit for.
+    guest.console.type_line("8");
+    guest.console.wait("onto which disk (vda, vdb, vdc): ");
+    guest.console.type_line("vda");
+    guest.console.wait("is the disk that this system runs from");
+    guest.console.type_line("8");
+    guest.console.wait("onto which disk");
+    guest.console.type_line("vdb");
+    guest.console.wait("/dev/vdb: 2.0 GiB");
+    guest.console.wait("Type yes to install on /dev/vdb: ");
+    guest.console.type_line("no");
+    guest.console.wait("nothing was changed");
+    guest.console.type_line("7");
+    guest.console.wait(" memory ");
+    guest.console.wait(" outbound ");
     let (said, code) = shell.run("cp /boot/fife.toml /run/new.toml && echo '# of the disk' >>/run/new.toml");
     assert_eq!(code, 0, "{said}");
     let (said, code) = shell.run("fife install /dev/vdb --yes --settings /run/new.toml");

@@ -82,19 +82,33 @@ fn the_machine_boots_whenever_the_power_goes_during_an_update() {
     let disk = Disk::of_image(&dir.path().join("disk"), 1024);
     let bundles = shell::bundles(dir.path(), &disk, &[(GOOD, false)]);
     shell::prepare(&disk);
-    // What lies on the ESP at the moment of the cut, seen from outside.
-    let moments: [(&str, &str); 3] = [("fife/b", "linux"), ("fife/b", "initrd"), ("loader/entries", "fife-b+3.conf")];
-    for (at, name) in moments {
+    // What lies on the ESP at the moment of the cut, seen from outside; the cut may come later, when all is staged and even kept.
+    for name in ["linux", "initrd", "+3.conf"] {
         let (guest, shell) = start(dir.path(), Firmware::Bios, &disk, &bundles);
-        started(&guest, "a");
+        let other = match running_slot(&guest) {
+            'a' => 'b',
+            _ => 'a',
+        };
         shell.wait();
         begin_update(&shell, GOOD);
-        let is_there = || disk.list_esp(at).iter().any(|there| there == name).then_some(());
-        wait_for(&format!("{name} in {at}"), is_there, || guest.console.tail());
+        let lies_there = || {
+            let entry = disk.list_esp("loader/entries").contains(&format!("fife-{other}{name}"));
+            (entry || disk.list_esp(&format!("fife/{other}")).iter().any(|there| there == name)).then_some(())
+        };
+        wait_for(&format!("{name} of slot {other}"), lies_there, || guest.console.tail());
         guest.cut();
     }
-    // By then it is staged, or it is not; either boots and serves.
     let (guest, _shell) = start(dir.path(), Firmware::Bios, &disk, &bundles);
-    guest.console.wait_unless("fife: starting", &NEVER);
-    guest.console.wait_unless("fife: serving", &NEVER);
+    running_slot(&guest);
+}
+
+/// The slot that runs and is not, or no longer, on trial.
+fn running_slot(guest: &Guest) -> char {
+    let started = guest.console.wait_unless("fife: serving", &NEVER);
+    let on_trial = started.contains("is on trial");
+    let slot = started.split_once(", slot ").and_then(|(_, slot)| slot.chars().next()).expect("the slot is told");
+    if on_trial {
+        guest.console.wait_unless("is in good health and is kept", &NEVER);
+    }
+    slot
 }

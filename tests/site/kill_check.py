@@ -5,7 +5,7 @@ Arguments: host, IMAP port, user's address, password, acknowledged ids (a line e
 import collections, imaplib, re, sys, time
 
 host, port, user, password, acknowledged = sys.argv[1:]
-acknowledged = acknowledged.split("\n")
+acknowledged = acknowledged.split()
 deadline = time.monotonic() + 60
 while True:
     imap = imaplib.IMAP4(host, int(port), timeout=60)
