@@ -22,10 +22,12 @@ use crate::config::directory::Directory as Settings;
 use crate::config::secret::SecretText;
 use crate::directory::{AuthError, Directory};
 use crate::net::handover::base_dn;
-use crate::supervisor::control::{self, Reply, Request};
+use crate::supervisor::control::{self, AskError, Reply, Request};
 
 /// Lines of the log that are shown: a screen.
 const LOG_LINES: usize = 20;
+/// How the kernel names disks, and what is as good as one.
+const DISKS: [&str; 5] = ["sd", "vd", "nvme", "mmcblk", "xvd"];
 const BUSYBOX: &str = "/bin/busybox";
 
 /// The machine's network cards.
@@ -33,6 +35,15 @@ pub(super) fn interfaces() -> Vec<String> {
     let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.retain(|name| name != "lo");
+    names.sort();
+    names
+}
+
+/// The machine's disks. That of the running system is among them: `fife install` tells why not that one.
+pub(super) fn disks() -> Vec<String> {
+    let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.retain(|name| DISKS.iter().any(|kind| name.starts_with(kind)));
     names.sort();
     names
 }
@@ -48,6 +59,9 @@ pub(super) fn overview(global: &Global) -> Overview {
     let mut overview = match answer {
         Some(Ok(Reply::Status(status))) => Overview::of(&status, domain.as_deref()),
         Some(Ok(other)) => trouble(format!("unexpected answer: {other:?}")),
+        Some(Err(AskError::Unreachable { .. })) => {
+            trouble("no service runs: the machine is starting, or has said above what it lacks".to_owned())
+        }
         Some(Err(error)) => trouble(error.to_string()),
         None => trouble("no --state was given".to_owned()),
     };
@@ -82,6 +96,8 @@ pub(super) fn perform(global: &Global, action: Action, tty: &Path) -> String {
         Action::SetTime(unix_secs) => set_time(unix_secs),
         Action::Reboot => ask(global, Request::Reboot),
         Action::PowerOff => ask(global, Request::Stop),
+        Action::Check => fife(global, &["preflight"], tty),
+        Action::Install(disk) => fife(global, &["install", &format!("/dev/{disk}")], tty),
         Action::Shell(administrator, password) => shell(global, &administrator, password, tty),
     };
     done.unwrap_or_else(|reason| format!("this failed: {reason}"))
@@ -95,6 +111,18 @@ fn ask(global: &Global, request: Request) -> Result<String, String> {
         Reply::Refused(reason) => Err(reason),
         Reply::Status(_) => Err("an unexpected answer".to_owned()),
     }
+}
+
+/// Another command of fife's on this terminal; it says and asks what it has to.
+fn fife(global: &Global, arguments: &[&str], tty: &Path) -> Result<String, String> {
+    let terminal = || File::options().read(true).write(true).open(tty).map_err(|error| error.to_string());
+    let mut command = Command::new("/proc/self/exe");
+    command.args(arguments).arg("--config").arg(&global.config);
+    if let Some(state) = &global.state {
+        command.arg("--state").arg(state);
+    }
+    let ended = command.stdin(terminal()?).stdout(terminal()?).stderr(terminal()?).status();
+    ended.map(|_| String::new()).map_err(|error| error.to_string())
 }
 
 /// The kernel's clock, and with it the one that goes on when the power is off.

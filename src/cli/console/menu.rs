@@ -18,6 +18,10 @@ pub(super) enum Action {
     SetTime(u64),
     Reboot,
     PowerOff,
+    /// Tells whether machine and network are fit.
+    Check,
+    /// Onto this disk, by its kernel name; what is on it is shown and asked about before.
+    Install(String),
     /// A shell, if this administrator's password is right. The password is in the variant's second field and is shown by nobody.
     Shell(String, Password),
 }
@@ -53,8 +57,16 @@ pub(super) enum Said {
 }
 
 /// The lines of the menu.
-pub(super) const ITEMS: [(&str, &str); 6] =
-    [("1", "network"), ("2", "log"), ("3", "time"), ("4", "reboot"), ("5", "power off"), ("6", "rescue shell")];
+pub(super) const ITEMS: [(&str, &str); 8] = [
+    ("1", "network"),
+    ("2", "log"),
+    ("3", "time"),
+    ("4", "reboot"),
+    ("5", "power off"),
+    ("6", "shell"),
+    ("7", "check"),
+    ("8", "install"),
+];
 
 #[derive(Debug)]
 enum State {
@@ -64,6 +76,7 @@ enum State {
     Gateway(Network),
     Servers(Network),
     Time,
+    Disk,
     Administrator,
     Password(String),
     Confirm(Action),
@@ -75,6 +88,8 @@ pub(super) struct Menu {
     state: State,
     /// The machine's network cards, for whoever is asked for one.
     interfaces: Vec<String>,
+    /// Its disks, by their kernel names.
+    disks: Vec<String>,
 }
 
 fn ask(text: impl Into<String>) -> Said {
@@ -82,8 +97,8 @@ fn ask(text: impl Into<String>) -> Said {
 }
 
 impl Menu {
-    pub(super) fn new(interfaces: Vec<String>) -> Self {
-        Self { state: State::Choice, interfaces }
+    pub(super) fn new(interfaces: Vec<String>, disks: Vec<String>) -> Self {
+        Self { state: State::Choice, interfaces, disks }
     }
 
     /// Whether nothing is being asked: the overview may be shown anew.
@@ -106,6 +121,8 @@ impl Menu {
             State::Interface => (State::Interface, ask(format!("one of {}", self.interfaces.join(", ")))),
             State::Address(network) => address(network, &line),
             State::Time => time(&line),
+            State::Disk if self.disks.contains(&line) => (State::Choice, Said::Do(Action::Install(line))),
+            State::Disk => (State::Disk, ask(format!("one of {}", self.disks.join(", ")))),
             State::Administrator => (State::Password(line), Said::Ask("password".to_owned(), true)),
             State::Password(administrator) => (State::Choice, Said::Do(Action::Shell(administrator, Password(line)))),
             State::Confirm(action) if line == "yes" => (State::Choice, Said::Do(action)),
@@ -123,6 +140,8 @@ impl Menu {
             "4" => (State::Confirm(Action::Reboot), ask("reboot: type \"yes\"")),
             "5" => (State::Confirm(Action::PowerOff), ask("power off: type \"yes\"")),
             "6" => (State::Administrator, ask("address of an administrator")),
+            "7" => (State::Choice, Said::Do(Action::Check)),
+            "8" => (State::Disk, ask(format!("onto which disk ({})", self.disks.join(", ")))),
             _ => (State::Choice, Said::Overview),
         }
     }

@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Exit {
 fn converse(global: &Global, terminal: File, arguments: &Arguments) -> io::Result<()> {
     let mut out = terminal.try_clone()?;
     let mut lines = BufReader::new(terminal);
-    let mut menu = Menu::new(actions::interfaces());
+    let mut menu = Menu::new(actions::interfaces(), actions::disks());
     let mut shown = None;
     // A former process may have ended amid a password.
     set_echo(&out, true)?;

@@ -8,7 +8,7 @@ use crate::supervisor::status::State;
 
 /// Answers, one after the other; what the last one leads to.
 fn last(answers: &[&str]) -> Said {
-    let mut menu = Menu::new(vec!["eth0".to_owned(), "eth1".to_owned()]);
+    let mut menu = Menu::new(vec!["eth0".to_owned(), "eth1".to_owned()], vec!["sda".to_owned(), "sdb".to_owned()]);
     answers.iter().map(|answer| menu.answer(answer)).last().expect("an answer")
 }
 
@@ -24,7 +24,10 @@ fn each_way_through_the_menu_ends_in_what_was_asked_for() {
     };
     let check = |answers: &[&str], expected: Said| assert_eq!(last(answers), expected, "{answers:?}");
     check(&[""], Said::Overview);
-    check(&["7"], Said::Overview);
+    check(&["9"], Said::Overview);
+    check(&["7"], Said::Do(Action::Check));
+    check(&["8", "sdb"], Said::Do(Action::Install("sdb".to_owned())));
+    check(&["8", ""], Said::Overview);
     check(&["2"], Said::Do(Action::ShowLog));
     check(&["4", "yes"], Said::Do(Action::Reboot));
     check(&["4", "no"], Said::Overview);
@@ -52,6 +55,7 @@ fn what_makes_no_sense_is_asked_again() {
     check(&["1", "eth0", "192.0.2.11/24", "nowhere"], "again");
     check(&["1", "eth0", "192.0.2.11/24", "", "192.0.2.53 x"], "again");
     check(&["3", "tomorrow"], "again");
+    check(&["8", "sdc"], "one of sda, sdb");
     // A password is asked for unseen.
     assert_eq!(last(&["6", "admin"]), Said::Ask("password".to_owned(), true));
 }
