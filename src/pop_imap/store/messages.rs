@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::decide::Request;
+use super::read::Reading;
 use super::search::Needle;
-use super::{AccountId, Flag, FlagChange, OpenMailbox, Outcome, Row, Store, StoreError};
+use super::{AccountId, Flag, FlagChange, MailboxId, OpenMailbox, Outcome, Row, Store, StoreError};
 use crate::message::structure::{Envelope, Structure};
 
 /// UIDs of one change; callers with more call again (no IMAP command that changes is atomic over its messages).
@@ -140,8 +141,7 @@ impl Store {
     /// # Errors
     /// When one cannot be read or is damaged.
     pub async fn messages(&self, mailbox: &OpenMailbox, uids: &[u32]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let (id, rows) = (mailbox.id(), wanted(mailbox, uids));
-        self.read(move |reading| reading.messages(id, &rows)).await
+        self.about(mailbox, uids, Reading::messages).await
     }
 
     /// Header blocks (trace, then the message's own, blank line included) of at most `UIDS_PER_READ_MAX` messages, in the order asked for.
@@ -149,8 +149,7 @@ impl Store {
     /// # Errors
     /// When one cannot be read or is damaged.
     pub async fn headers(&self, mailbox: &OpenMailbox, uids: &[u32]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let (id, rows) = (mailbox.id(), wanted(mailbox, uids));
-        self.read(move |reading| reading.headers(id, &rows)).await
+        self.about(mailbox, uids, Reading::headers).await
     }
 
     /// Envelopes of at most `UIDS_PER_READ_MAX` messages, in the order asked for; no message is read.
@@ -158,8 +157,7 @@ impl Store {
     /// # Errors
     /// When the view cannot be read.
     pub async fn envelopes(&self, mailbox: &OpenMailbox, uids: &[u32]) -> Result<Vec<Option<Envelope>>, StoreError> {
-        let (id, rows) = (mailbox.id(), wanted(mailbox, uids));
-        self.read(move |reading| reading.envelopes(id, &rows)).await
+        self.about(mailbox, uids, Reading::envelopes).await
     }
 
     /// Envelope and MIME structure of at most `UIDS_PER_READ_MAX` messages, in the order asked for; no message is read. Offsets are those of `message`.
@@ -167,8 +165,7 @@ impl Store {
     /// # Errors
     /// When the view cannot be read.
     pub async fn structures(&self, mailbox: &OpenMailbox, uids: &[u32]) -> Result<Vec<Option<Structure>>, StoreError> {
-        let (id, rows) = (mailbox.id(), wanted(mailbox, uids));
-        self.read(move |reading| reading.structures(id, &rows)).await
+        self.about(mailbox, uids, Reading::structures).await
     }
 
     /// Which of `uids` have `needle` where asked, without regard to letter case, charsets and transfer encodings decoded.
@@ -184,10 +181,9 @@ impl Store {
     ) -> Result<Vec<u32>, StoreError> {
         let needle = Arc::new(Needle::new(needle));
         let piece = |chunk: &[u32]| {
-            let (id, mut rows, needle, place) =
-                (mailbox.id(), wanted(mailbox, chunk), Arc::clone(&needle), place.clone());
-            self.read(move |reading| {
-                let mut hits = Vec::new();
+            let (needle, place) = (Arc::clone(&needle), place.clone());
+            self.about(mailbox, chunk, move |reading, id, rows| {
+                let (mut rows, mut hits) = (rows.to_vec(), Vec::new());
                 while !rows.is_empty() {
                     let messages = reading.messages(id, &rows)?;
                     for (row, message) in rows.drain(..messages.len()).zip(messages) {
@@ -202,14 +198,25 @@ impl Store {
         let found: Vec<Vec<u32>> = stream::iter(pieces).buffered(SEARCH_CHUNKS_AT_ONCE).try_collect().await?;
         Ok(found.concat())
     }
+
+    /// Reads about these UIDs, at most `UIDS_PER_READ_MAX`, by their rows as the mailbox has them now.
+    fn about<'s, T, R>(
+        &'s self,
+        mailbox: &OpenMailbox,
+        uids: &[u32],
+        read: R,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<'s, T, R>
+    where
+        T: Send + 'static,
+        R: FnOnce(&Reading, MailboxId, &[Option<Row>]) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (id, view) = (mailbox.id(), mailbox.view());
+        let rows: Vec<Option<Row>> =
+            uids.iter().take(UIDS_PER_READ_MAX).map(|uid| view.messages.by_uid(*uid).copied()).collect();
+        self.read(move |reading| read(reading, id, &rows))
+    }
 }
 
 fn check_uids(uids: &[u32]) -> Result<(), StoreError> {
     if uids.len() > UIDS_PER_CHANGE_MAX { Err(StoreError::Limit("Too many messages at once")) } else { Ok(()) }
-}
-
-/// The rows of these UIDs, as the mailbox has them now; at most `UIDS_PER_READ_MAX`.
-fn wanted(mailbox: &OpenMailbox, uids: &[u32]) -> Vec<Option<Row>> {
-    let view = mailbox.view();
-    uids.iter().take(UIDS_PER_READ_MAX).map(|uid| view.messages.by_uid(*uid).copied()).collect()
 }

@@ -9,7 +9,7 @@
 //! - `record`: what stands in the ledger; `tables`: what stands in the view; `apply`: from one to the other.
 //! - `writer` (with `decide`, `account`): requests become records, one append for all that wait; `applier`: records become
 //!   rows, new views of open mailboxes, and answers.
-//! - `roll`: the rows of a large mailbox in one piece, for opening it.
+//! - `roll` (with `columns`): the rows of a large mailbox in one piece, for opening it.
 //! - `repeats`: deliveries that came before. `recovery`: opening; `compaction`, `upkeep`: giving space back, in the background.
 //!
 //! Invariants:
@@ -22,6 +22,7 @@ mod account;
 mod applier;
 mod apply;
 pub mod check;
+mod columns;
 mod compaction;
 mod decide;
 mod delivery;

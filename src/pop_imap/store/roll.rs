@@ -8,23 +8,25 @@
 //! - every message whose UID is under `below` stands in the roll, or came to be as `roll_changed` says: new flags, or gone;
 //! - both tables change within the transaction that changes `message`: whatever crashes, they fit together.
 //!
-//! A hundred thousand rows of `message` are a thousand pages all over the file; a roll takes about eight octets a row, in
-//! pages one behind the other. Rows stand in chunks, a chunk in columns: the least value, then how far each is above it in
-//! as few octets as the largest needs. UIDs, dates and modseqs of neighbours differ little.
+//! A hundred thousand rows of `message` are a thousand pages all over the file; a roll takes four to eight octets a row, in
+//! pages one behind the other: a format octet, a CRC-32C of what follows, and the chunks of the view, each with what is asked
+//! of a mailbox when it is opened (how many, how many unseen, the first UID) before its packed rows.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::MailboxId;
 use super::apply::{Apply, read_row, split_keywords};
+use super::columns;
 use super::flags::Flags;
 use super::tables::{from_sql, from_sql32, to_sql};
-use super::view::{CHUNK_ROWS, MessageId, Row, Rows, View};
+use super::view::{CHUNK_ROWS, PackedChunk, Row, Rows, View};
 use crate::message::pack::{Malformed, Packer, Unpacker};
 
 /// First octet of a roll; one with another is not read.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// A roll may lack so many rows or changes before it is worth writing anew: they are read from the tables in no time.
 const LACKING_MIN: u32 = if cfg!(test) { 3 } else { 256 };
 /// It is written anew though mail keeps coming when it lacks one row in so many: what that costs each message is bounded.
@@ -233,92 +235,40 @@ pub(super) fn read_with_roll(sql: &Connection, id: MailboxId) -> rusqlite::Resul
 
 /// Packs rows.
 pub(super) fn pack(rows: &Rows) -> Vec<u8> {
-    let mut out = Packer::with_capacity(1 + rows.len() * 10);
-    out.byte(FORMAT);
+    let mut out = Packer::with_capacity(rows.len() * 6);
     let all: Vec<Row> = rows.iter().copied().collect();
     for rows in all.chunks(CHUNK_ROWS) {
         out.count(rows.len());
-        pack_column(&mut out, rows, |row| row.uid.into());
-        pack_column(&mut out, rows, |row| row.size.into());
-        pack_column(&mut out, rows, |row| row.flags.to_raw());
-        pack_column(&mut out, rows, |row| row.modseq);
-        pack_column(&mut out, rows, |row| row.internal_date.cast_unsigned());
-        pack_column(&mut out, rows, |row| row.message.0);
+        out.number(rows.first().map_or(0, |row| row.uid).into());
+        out.count(rows.iter().filter(|row| !row.flags.contains(Flags::SEEN)).count());
+        out.bytes(&columns::pack(rows));
     }
+    let chunks = out.finish();
+    let mut out = Packer::with_capacity(chunks.len() + 5);
+    out.byte(FORMAT);
+    out.raw(&crc32c::crc32c(&chunks).to_le_bytes());
+    out.raw(&chunks);
     out.finish()
 }
 
-fn pack_column(out: &mut Packer, rows: &[Row], value: impl Fn(&Row) -> u64) {
-    let least = rows.iter().map(&value).min().unwrap_or(0);
-    let width: u8 = match rows.iter().map(|row| value(row) - least).max().unwrap_or(0) {
-        0 => 0,
-        1..=0xff => 1,
-        0x100..=0xffff => 2,
-        0x1_0000..=0xffff_ffff => 4,
-        _ => 8,
-    };
-    out.number(least);
-    out.byte(width);
-    for row in rows {
-        let octets = (value(row) - least).to_le_bytes();
-        out.raw(octets.get(..usize::from(width)).unwrap_or_default());
-    }
-}
-
-/// Rows out of what `pack` made.
-pub(super) fn unpack(packed: &[u8]) -> Result<Rows, Malformed> {
-    let mut input = Unpacker::new(packed);
-    if input.byte()? != FORMAT {
+/// Rows out of what `pack` made; they stay packed until someone looks at them.
+pub(super) fn unpack(roll: &[u8]) -> Result<Rows, Malformed> {
+    let mut input = Unpacker::new(roll);
+    if input.byte()? != FORMAT || input.raw(4)? != crc32c::crc32c(input.rest()).to_le_bytes() {
         return Err(Malformed);
     }
-    let mut chunks = Vec::with_capacity(packed.len() / (CHUNK_ROWS * 6));
+    let whole = Bytes::copy_from_slice(input.rest());
+    let mut input = Unpacker::new(&whole);
+    let mut chunks = Vec::with_capacity(whole.len() / (CHUNK_ROWS * 4));
     let mut last = 0;
     while !input.is_empty() {
-        let count = input.count()?;
-        if count == 0 || count > CHUNK_ROWS {
+        let (len, first_uid, unseen) = (input.count()?, input.number32()?, input.count()?);
+        let packed = whole.slice_ref(input.bytes()?);
+        if len == 0 || len > CHUNK_ROWS || first_uid <= last || unseen > len {
             return Err(Malformed);
         }
-        let empty = Row { uid: 0, size: 0, flags: Flags::NONE, modseq: 0, internal_date: 0, message: MessageId(0) };
-        let mut rows = vec![empty; count];
-        // What does not fit 32 bits becomes a UID that is out of order.
-        unpack_column(&mut input, &mut rows, |row, value| row.uid = u32::try_from(value).unwrap_or(0))?;
-        unpack_column(&mut input, &mut rows, |row, value| row.size = u32::try_from(value).unwrap_or(u32::MAX))?;
-        unpack_column(&mut input, &mut rows, |row, value| row.flags = Flags::from_raw(value))?;
-        unpack_column(&mut input, &mut rows, |row, value| row.modseq = value)?;
-        unpack_column(&mut input, &mut rows, |row, value| row.internal_date = value.cast_signed())?;
-        unpack_column(&mut input, &mut rows, |row, value| row.message = MessageId(value))?;
-        for row in &rows {
-            if row.uid <= last {
-                return Err(Malformed);
-            }
-            last = row.uid;
-        }
-        chunks.push(rows);
+        last = first_uid;
+        chunks.push(PackedChunk { first_uid, len, unseen, packed });
     }
-    Ok(Rows::from_chunks(chunks))
-}
-
-fn unpack_column(input: &mut Unpacker<'_>, rows: &mut [Row], set: impl Fn(&mut Row, u64)) -> Result<(), Malformed> {
-    let least = input.number()?;
-    let width = input.byte()?;
-    let packed = input.raw(rows.len() * usize::from(width))?;
-    match width {
-        0 => rows.iter_mut().for_each(|row| set(row, least)),
-        1 => spread::<1>(packed, least, rows, set),
-        2 => spread::<2>(packed, least, rows, set),
-        4 => spread::<4>(packed, least, rows, set),
-        8 => spread::<8>(packed, least, rows, set),
-        _ => return Err(Malformed),
-    }
-    Ok(())
-}
-
-fn spread<const WIDTH: usize>(packed: &[u8], least: u64, rows: &mut [Row], set: impl Fn(&mut Row, u64)) {
-    for (row, octets) in rows.iter_mut().zip(packed.as_chunks::<WIDTH>().0) {
-        let mut value = [0; 8];
-        if let Some(low) = value.first_chunk_mut::<WIDTH>() {
-            *low = *octets;
-        }
-        set(row, least.wrapping_add(u64::from_le_bytes(value)));
-    }
+    Ok(Rows::from_packed(chunks))
 }

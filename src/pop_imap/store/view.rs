@@ -9,8 +9,11 @@
 //! copies one chunk, and two snapshots are compared by looking only at chunks that are not the same memory.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+
+use super::columns;
 use super::flags::Flags;
 
 /// Rows of a chunk when it is filled from the front; it is split when an insertion makes it twice as long.
@@ -70,21 +73,41 @@ impl View {
     }
 }
 
-#[derive(Debug, Clone)]
+/// Rows that stand together; packed until someone looks at one of them.
+#[derive(Debug)]
 struct Chunk {
-    rows: Vec<Row>,
+    first_uid: u32,
+    len: usize,
     unseen: usize,
+    rows: OnceLock<Vec<Row>>,
+    packed: Bytes,
 }
 
 impl Chunk {
     fn new(rows: Vec<Row>) -> Arc<Self> {
         let unseen = rows.iter().filter(|row| !row.flags.contains(Flags::SEEN)).count();
-        Arc::new(Self { rows, unseen })
+        let first_uid = rows.first().map_or(u32::MAX, |row| row.uid);
+        Arc::new(Self { first_uid, len: rows.len(), unseen, rows: rows.into(), packed: Bytes::new() })
     }
 
-    fn first_uid(&self) -> u32 {
-        self.rows.first().map_or(u32::MAX, |row| row.uid)
+    fn rows(&self) -> &[Row] {
+        self.rows.get_or_init(|| {
+            // Whoever gave it packed has seen to it that it is what `columns` made.
+            columns::unpack(&self.packed, self.len).unwrap_or_else(|error| {
+                tracing::error!(%error, uid = self.first_uid, "rows of a mailbox cannot be unpacked");
+                Vec::new()
+            })
+        })
     }
+}
+
+/// A chunk that is still packed, and what has to be known of it all the same.
+#[derive(Debug)]
+pub(super) struct PackedChunk {
+    pub(super) first_uid: u32,
+    pub(super) len: usize,
+    pub(super) unseen: usize,
+    pub(super) packed: Bytes,
 }
 
 /// A chunk and the number of rows before it.
@@ -125,7 +148,7 @@ impl Rows {
     #[must_use]
     pub fn first_unseen(&self) -> Option<usize> {
         let placed = self.chunks.iter().find(|placed| placed.chunk.unseen > 0)?;
-        let within = placed.chunk.rows.iter().position(|row| !row.flags.contains(Flags::SEEN))?;
+        let within = placed.chunk.rows().iter().position(|row| !row.flags.contains(Flags::SEEN))?;
         Some(placed.start + within)
     }
 
@@ -133,7 +156,7 @@ impl Rows {
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&Row> {
         let placed = self.chunk_of_index(index)?;
-        placed.chunk.rows.get(index - placed.start)
+        placed.chunk.rows().get(index - placed.start)
     }
 
     /// The first message.
@@ -145,7 +168,7 @@ impl Rows {
     /// The message with the highest UID.
     #[must_use]
     pub fn last(&self) -> Option<&Row> {
-        self.chunks.last()?.chunk.rows.last()
+        self.chunks.last()?.chunk.rows().last()
     }
 
     /// Index of the message with this UID.
@@ -164,16 +187,16 @@ impl Rows {
     /// How many messages have a UID below `uid`: the index of the first one that has not.
     #[must_use]
     pub fn lower_bound(&self, uid: u32) -> usize {
-        let after = self.chunks.partition_point(|placed| placed.chunk.first_uid() < uid);
+        let after = self.chunks.partition_point(|placed| placed.chunk.first_uid < uid);
         match after.checked_sub(1).and_then(|at| self.chunks.get(at)) {
             None => 0,
-            Some(placed) => placed.start + placed.chunk.rows.partition_point(|row| row.uid < uid),
+            Some(placed) => placed.start + placed.chunk.rows().partition_point(|row| row.uid < uid),
         }
     }
 
     /// All messages in UID order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Row> {
-        self.chunks.iter().flat_map(|placed| placed.chunk.rows.iter())
+        self.chunks.iter().flat_map(|placed| placed.chunk.rows().iter())
     }
 
     /// The messages from an index on. Finding the first costs a search, each further one nothing.
@@ -181,7 +204,7 @@ impl Rows {
         let at = self.chunks.partition_point(|placed| placed.start <= index).saturating_sub(1);
         let rest = self.chunks.get(at..).unwrap_or_default();
         let skip = rest.first().map_or(0, |placed| index - placed.start);
-        rest.iter().flat_map(|placed| placed.chunk.rows.iter()).skip(skip)
+        rest.iter().flat_map(|placed| placed.chunk.rows().iter()).skip(skip)
     }
 
     fn chunk_of_index(&self, index: usize) -> Option<&Placed> {
@@ -196,10 +219,13 @@ impl Rows {
         out
     }
 
-    /// As `from_sorted`, already in chunks of at most `CHUNK_ROWS`, none of them empty.
-    pub(super) fn from_chunks(chunks: Vec<Vec<Row>>) -> Self {
+    /// As `from_sorted`, in chunks that are packed: they are unpacked when someone looks at their rows.
+    pub(super) fn from_packed(chunks: Vec<PackedChunk>) -> Self {
+        let chunk = |PackedChunk { first_uid, len, unseen, packed }| {
+            Arc::new(Chunk { first_uid, len, unseen, rows: OnceLock::new(), packed })
+        };
         let mut out = Self::default();
-        out.rebuild(chunks.into_iter().map(Chunk::new).collect());
+        out.rebuild(chunks.into_iter().map(chunk).collect());
         out
     }
 
@@ -210,7 +236,7 @@ impl Rows {
         self.chunks = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let start = self.len;
-            self.len += chunk.rows.len();
+            self.len += chunk.len;
             self.unseen += chunk.unseen;
             self.chunks.push(Placed { start, chunk });
         }
@@ -219,11 +245,11 @@ impl Rows {
     /// Puts rows at the end; their UIDs are above all others and ascend.
     pub(super) fn push_all(&mut self, mut rows: &[Row]) {
         if let Some(last) = self.chunks.last()
-            && last.chunk.rows.len() < CHUNK_ROWS
-            && let Some((fill, rest)) = rows.split_at_checked(rows.len().min(CHUNK_ROWS - last.chunk.rows.len()))
+            && last.chunk.len < CHUNK_ROWS
+            && let Some((fill, rest)) = rows.split_at_checked(rows.len().min(CHUNK_ROWS - last.chunk.len))
         {
             let mut filled = Vec::with_capacity(CHUNK_ROWS);
-            filled.extend_from_slice(&last.chunk.rows);
+            filled.extend_from_slice(last.chunk.rows());
             filled.extend_from_slice(fill);
             let start = last.start;
             self.unseen -= last.chunk.unseen;
@@ -239,7 +265,7 @@ impl Rows {
 
     fn place(&mut self, chunk: Arc<Chunk>) {
         let start = self.len;
-        self.len += chunk.rows.len();
+        self.len += chunk.len;
         self.unseen += chunk.unseen;
         self.chunks.push(Placed { start, chunk });
     }
@@ -248,8 +274,8 @@ impl Rows {
     pub(super) fn edit(&mut self, edits: &BTreeMap<u32, Option<(Flags, u64)>>) {
         let mut chunks = Vec::with_capacity(self.chunks.len());
         for (at, placed) in self.chunks.iter().enumerate() {
-            let first = placed.chunk.first_uid();
-            let end = self.chunks.get(at + 1).map_or(u32::MAX, |next| next.chunk.first_uid());
+            let first = placed.chunk.first_uid;
+            let end = self.chunks.get(at + 1).map_or(u32::MAX, |next| next.chunk.first_uid);
             let mut mine = edits.range(first..end).peekable();
             if mine.peek().is_none() {
                 chunks.push(Arc::clone(&placed.chunk));
@@ -260,7 +286,7 @@ impl Rows {
                 Some(None) => None,
                 Some(Some((flags, modseq))) => Some(Row { flags: *flags, modseq: *modseq, ..*row }),
             };
-            let rows: Vec<Row> = placed.chunk.rows.iter().filter_map(edited).collect();
+            let rows: Vec<Row> = placed.chunk.rows().iter().filter_map(edited).collect();
             if !rows.is_empty() {
                 chunks.push(Chunk::new(rows));
             }
@@ -321,7 +347,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn row(&self) -> Option<&'a Row> {
-        self.rows.chunks.get(self.chunk)?.chunk.rows.get(self.within)
+        self.rows.chunks.get(self.chunk)?.chunk.rows().get(self.within)
     }
 
     /// The chunk, when the cursor stands at its start.
@@ -338,7 +364,7 @@ impl<'a> Cursor<'a> {
     fn step(&mut self) {
         self.within += 1;
         self.index += 1;
-        if self.rows.chunks.get(self.chunk).is_none_or(|placed| self.within >= placed.chunk.rows.len()) {
+        if self.rows.chunks.get(self.chunk).is_none_or(|placed| self.within >= placed.chunk.len) {
             self.chunk += 1;
             self.within = 0;
         }

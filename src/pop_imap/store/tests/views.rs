@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::pop_imap::store::roll::{pack, unpack};
 use crate::pop_imap::store::view::{Difference, MessageId, Rows};
 use crate::pop_imap::store::{Flags, Row};
 
@@ -32,6 +33,10 @@ fn rows_are_what_a_vector_would_be() {
         let (mut rows, mut plain) = (Rows::default(), Vec::<Row>::new());
         let mut next = 1;
         for _ in 0..10 {
+            // Whatever is done to rows is done to packed ones too.
+            if random.random_bool(0.5) {
+                rows = unpack(&pack(&rows)).unwrap();
+            }
             let (old, old_plain) = (rows.clone(), plain.clone());
             let mut added = Vec::new();
             for _ in 0..random.random_range(0..400) {
