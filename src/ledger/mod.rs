@@ -247,6 +247,15 @@ impl Ledger {
         block_on(submit(Arc::clone(&self.inner), Prepared::all(entries)))
     }
 
+    /// Seals the segment that takes records, if it has any, and begins the next one: what is dead in it can be given back though it is not
+    /// full. Blocks; not to be called from a task.
+    ///
+    /// # Errors
+    /// `Full`, `Io`: it takes records as before. `Closed`.
+    pub fn begin_segment(&self) -> Result<(), LedgerError> {
+        block_on(request(Arc::clone(&self.inner), Vec::new())).map(drop)
+    }
+
     /// The entry at a position that an append or a replay gave. Reads the disk; safe from any thread.
     ///
     /// # Errors
@@ -332,6 +341,11 @@ async fn submit(inner: Arc<Inner>, records: Vec<Prepared>) -> Result<Vec<Positio
     if records.is_empty() {
         return Ok(Vec::new());
     }
+    request(inner, records).await
+}
+
+/// The same; no records ask for the next segment.
+async fn request(inner: Arc<Inner>, records: Vec<Prepared>) -> Result<Vec<Position>, LedgerError> {
     let bytes: u64 = records.iter().map(Prepared::bytes).sum();
     if bytes > inner.append_bytes_max {
         return Err(LedgerError::TooLarge { bytes, limit: inner.append_bytes_max });

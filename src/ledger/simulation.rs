@@ -296,7 +296,10 @@ impl History {
             if self.faulty {
                 self.trouble(&disk);
             }
-            if self.rng.one_in(5) {
+            if self.rng.one_in(12) {
+                // The next segment is begun before this one is full.
+                self.commit(&mut tail, &[Vec::new()], &[Vec::new()]);
+            } else if self.rng.one_in(5) {
                 self.compact(&mut tail, &reader);
             } else {
                 self.append(&mut tail);

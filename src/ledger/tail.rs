@@ -86,7 +86,8 @@ pub(super) struct Tail<D: Disk> {
 type Outcome = Result<Vec<Vec<Position>>, LedgerError>;
 
 impl<D: Disk> Tail<D> {
-    /// Writes these appends and makes them durable, by one sync for all that fit in the open segment. One result each.
+    /// Writes these appends and makes them durable, by one sync for all that fit in the open segment. One result each. An append of nothing
+    /// seals the open segment and begins the next one.
     pub(super) fn commit(&mut self, appends: &[&[Prepared]]) -> Vec<Result<Vec<Position>, LedgerError>> {
         let mut results = Vec::with_capacity(appends.len());
         let mut rest = appends;
@@ -107,6 +108,9 @@ impl<D: Disk> Tail<D> {
         let all = appends.len();
         if self.closed {
             return (all, Err(LedgerError::Closed));
+        }
+        if appends.first().is_some_and(|append| append.is_empty()) {
+            return (1, self.begin_segment().map(|()| vec![Vec::new()]));
         }
         let mut count = self.fitting(appends);
         if count == 0 {
@@ -131,7 +135,7 @@ impl<D: Disk> Tail<D> {
         let fits = |append: &&&[Prepared]| {
             end += append.iter().map(Prepared::bytes).sum::<u64>();
             records += u64::try_from(append.len()).unwrap_or(u64::MAX);
-            end + seal_bytes(records) <= self.options.segment_bytes()
+            !append.is_empty() && end + seal_bytes(records) <= self.options.segment_bytes()
         };
         appends.iter().take_while(fits).count()
     }
@@ -163,9 +167,8 @@ impl<D: Disk> Tail<D> {
             let ahead = end.next_multiple_of(self.options.prepare_bytes.max(1)).min(self.options.segment_bytes());
             self.buffer.resize(usize::try_from(ahead.max(end) - start).unwrap_or(records_len), 0);
         }
-        if let Err(error) = open.file.write_at(&self.buffer, start).and_then(|()| open.file.sync_data()) {
-            return Err(self.mend("write", error));
-        }
+        self.put(start, records_len)?;
+        let Some(open) = &mut self.open else { return Err(LedgerError::Closed) };
         open.prepared = open.prepared.max(start + u64::try_from(self.buffer.len()).unwrap_or(u64::MAX));
         open.end = end;
         self.chain = chain;
@@ -181,6 +184,23 @@ impl<D: Disk> Tail<D> {
         self.counters.groups.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(positions)
+    }
+
+    /// Writes the buffer, of which so many octets are records, and makes it durable. Where there is no room for the zeros behind the records:
+    /// without them.
+    fn put(&mut self, start: u64, records_len: usize) -> Result<(), LedgerError> {
+        loop {
+            let Some(open) = &self.open else { return Err(LedgerError::Closed) };
+            let Err(error) = open.file.write_at(&self.buffer, start).and_then(|()| open.file.sync_data()) else {
+                return Ok(());
+            };
+            let failed = self.mend("write", error);
+            let has_zeros = self.buffer.len() > records_len;
+            if self.closed || !has_zeros || !matches!(failed, LedgerError::Full) {
+                return Err(failed);
+            }
+            self.buffer.truncate(records_len);
+        }
     }
 
     /// Shows readers what has become durable.
@@ -215,6 +235,14 @@ impl<D: Disk> Tail<D> {
             }
         }
         LedgerError::io(act, &name, error)
+    }
+
+    /// Ends the open segment, if there are records in it, and makes the next one.
+    fn begin_segment(&mut self) -> Result<(), LedgerError> {
+        if self.open.as_ref().is_some_and(|open| open.index.is_empty()) {
+            return Ok(());
+        }
+        self.seal().and_then(|()| self.create())
     }
 
     /// Ends the open segment with its index and hash, for good.

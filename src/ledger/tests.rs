@@ -179,3 +179,22 @@ fn a_segment_cut_within_its_header_is_checked_and_opened() {
     assert_eq!(replay(&open(dir.path()).0, None).len(), 1);
     assert_eq!(check(dir.path()).unwrap().faults, []);
 }
+
+#[test]
+fn a_segment_that_is_not_full_is_sealed_on_request_and_can_be_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(dir.path());
+    let first = append(&ledger, "one");
+    assert!(matches!(ledger.remove(first.segment), Err(LedgerError::InUse { .. })));
+    ledger.begin_segment().unwrap();
+    // Nothing stands in the new one: it stays.
+    ledger.begin_segment().unwrap();
+    assert_eq!(ledger.segments().iter().map(|segment| segment.sealed).collect::<Vec<_>>(), [true, false]);
+    ledger.remove(first.segment).unwrap();
+    let second = append(&ledger, "two");
+    assert_eq!(replay(&ledger, None), [(second, entry("two"))]);
+    drop(ledger);
+    let (ledger, _) = open(dir.path());
+    assert_eq!(replay(&ledger, None), [(second, entry("two"))]);
+    assert_eq!(ledger.check().unwrap().faults, []);
+}
