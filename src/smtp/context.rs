@@ -15,7 +15,7 @@ use super::authentication::Authentication;
 use super::lmtp;
 use super::outbound::dial::Outbound;
 use super::outbound::route::Routes;
-use super::queue::Queue;
+use super::queue::{Queue, Room};
 use crate::base::address::{Address, Domain};
 use crate::config::smtp::Smtp;
 use crate::directory::Directory;
@@ -83,10 +83,20 @@ impl Space {
         self.is_short.load(Ordering::Relaxed)
     }
 
+    /// What there is, now; none at all when that cannot be told.
+    pub(super) fn room(&self) -> Room {
+        let free = self.free().unwrap_or(0);
+        Room { free, is_short: self.is_short() }
+    }
+
+    fn free(&self) -> nix::Result<u64> {
+        statvfs(&self.dir).map(|found| found.blocks_available().saturating_mul(found.fragment_size()))
+    }
+
     /// Looks again, and says so when it changed.
     pub(super) fn look(&self) {
-        let free = match statvfs(&self.dir) {
-            Ok(found) => found.blocks_available().saturating_mul(found.fragment_size()),
+        let free = match self.free() {
+            Ok(free) => free,
             Err(error) => return warn!(%error, "free space cannot be told"),
         };
         let short = free < self.free_min;

@@ -30,6 +30,8 @@ pub(super) const MAILBOX_SESSIONS_MAX: usize = 16;
 const TICK: Duration = Duration::from_secs(5);
 /// How often space is given back.
 const COMPACT_EVERY: Duration = Duration::from_secs(60);
+/// The same while there is too little free space.
+const COMPACT_EVERY_SHORT: Duration = Duration::from_secs(5);
 /// Messages that are given up, or warned of, in one go.
 const LATE_COUNT: usize = 1000;
 /// Wait before a message is tried again that cannot be read.
@@ -45,7 +47,7 @@ pub(super) async fn run(context: Arc<Context>, mut shutdown: Shutdown) {
     let mut away = context.lmtp.away();
     let mut sessions = JoinSet::new();
     let start = clock::monotonic();
-    let (mut ticks_at, mut compacts_at) = (start, start + COMPACT_EVERY);
+    let (mut ticks_at, mut compacted_at) = (start, start);
     while !shutdown.is_stopping() {
         let now = clock::monotonic();
         if now >= ticks_at {
@@ -55,8 +57,9 @@ pub(super) async fn run(context: Arc<Context>, mut shutdown: Shutdown) {
             warn_late(&context).await;
             note_pauses(&context).await;
         }
-        if now >= compacts_at {
-            compacts_at = now + COMPACT_EVERY;
+        let pause = if context.space.is_short() { COMPACT_EVERY_SHORT } else { COMPACT_EVERY };
+        if now - compacted_at >= pause {
+            compacted_at = now;
             compact(&context).await;
         }
         open_sessions(&context, &mut sessions, &shutdown);
@@ -129,7 +132,8 @@ fn show(context: &Context, away: bool) {
 
 async fn compact(context: &Arc<Context>) {
     let context = Arc::clone(context);
-    match tokio::task::spawn_blocking(move || context.queue.compact(clock::unix_millis(), clock::monotonic())).await {
+    let compact = move || context.queue.compact(context.space.room(), clock::unix_millis(), clock::monotonic());
+    match tokio::task::spawn_blocking(compact).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(%error, "space of delivered mail cannot be given back"),
         Err(panic) => error!(%panic, "compaction ended by a panic: this is a bug in fife"),

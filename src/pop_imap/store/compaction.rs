@@ -23,13 +23,22 @@ use super::recovery::note_state;
 use super::repeats::{self, DeliveryKey};
 use super::tables::{Readers, from_sql, from_sql32, read_progress, to_sql};
 use super::view::MessageId;
-use super::{AccountId, MailboxId, writer};
+use super::writer::Queue;
+use super::{AccountId, MailboxId, free_space, writer};
 use crate::ledger::{Entry, Ledger, Position, SegmentInfo};
 
 /// A segment is looked at when fewer than this many percent of its message bytes live.
 const LIVE_PERCENT_MAX: i64 = 50;
 /// A segment is emptied when so many percent of its payload come free, new states taken into account.
 const GAIN_PERCENT_MIN: u64 = 40;
+/// The same while there is too little free space: then more work is worth less gain.
+const LIVE_PERCENT_MAX_SHORT: i64 = 90;
+const GAIN_PERCENT_MIN_SHORT: u64 = 10;
+/// Octets from which on the segment that takes records is ended before it is full, when it is mostly dead and space is short. A small disk may
+/// hold nothing else.
+const SEGMENT_BYTES_MIN_SHORT: u64 = 256 << 10;
+/// Free octets that have to be left when all that lives of a segment has been written once more.
+const SPARE_BYTES: u64 = 1 << 20;
 /// Messages of one part of a state.
 const STATE_PART_MESSAGES: usize = 2_000;
 /// Pages of SQLite's log after which the applier itself makes a checkpoint, between two batches, so that the log begins anew.
@@ -44,6 +53,11 @@ pub(super) struct Compactor {
     pub(super) readers: Arc<Readers>,
     pub(super) applier: SyncSender<Work>,
     pub(super) view: PathBuf,
+    pub(super) queue: Queue,
+    /// Free space below which there is too little.
+    pub(super) free_space_min: u64,
+    /// There was too little, the last time.
+    pub(super) was_short: bool,
     /// Segments that were not worth it, and how much lived in them then.
     pub(super) rejected: HashMap<u64, i64>,
 }
@@ -64,14 +78,34 @@ struct Survey {
 
 impl Compactor {
     /// Empties and removes one segment, if there is one that is worth it. Blocks.
+    ///
+    /// While there is too little free space, it is worth more; and nothing is begun that there is no room for: what lives is written once
+    /// more before anything is removed.
     pub(super) fn compact_one(&mut self) -> Result<Option<u64>, StoreError> {
-        for (segment, live) in self.candidates()? {
+        let free = free_space(&self.view)?;
+        let is_short = free < self.free_space_min;
+        if std::mem::replace(&mut self.was_short, is_short) != is_short {
+            self.rejected.clear();
+        }
+        if is_short {
+            self.end_segment()?;
+        }
+        let (live_max, gain_min) = match is_short {
+            true => (LIVE_PERCENT_MAX_SHORT, GAIN_PERCENT_MIN_SHORT),
+            false => (LIVE_PERCENT_MAX, GAIN_PERCENT_MIN),
+        };
+        for (segment, live) in self.candidates(live_max)? {
             let survey = self.survey(segment)?;
             let accounts = self.without_later_state(segment, &survey)?;
             let states = self.state_bytes(&accounts)?;
             let gain = survey.bytes.saturating_sub(survey.live_bytes).saturating_sub(states);
-            if gain * 100 < survey.bytes * GAIN_PERCENT_MIN {
+            if gain * 100 < survey.bytes * gain_min {
                 self.rejected.insert(segment, live);
+                continue;
+            }
+            let needed = survey.live_bytes.saturating_add(states).saturating_add(SPARE_BYTES);
+            if free < needed {
+                tracing::warn!(segment, free, needed, "no room to compact a segment");
                 continue;
             }
             self.write_states(&accounts)?;
@@ -85,23 +119,37 @@ impl Compactor {
         Ok(None)
     }
 
-    /// Sealed segments that are applied and mostly dead, with their live bytes.
-    fn candidates(&self) -> Result<Vec<(u64, i64)>, StoreError> {
+    /// Whether there is too little free space; no when that cannot be told.
+    pub(super) fn is_short(&self) -> bool {
+        free_space(&self.view).is_ok_and(|free| free < self.free_space_min)
+    }
+
+    /// Ends the segment that takes records if it is mostly dead.
+    fn end_segment(&self) -> Result<(), StoreError> {
+        let open = self.ledger.segments().last().copied();
+        let Some(open) = open.filter(|open| !open.sealed && open.bytes >= SEGMENT_BYTES_MIN_SHORT) else {
+            return Ok(());
+        };
+        let (written, live) = self.readers.read(|sql| Ok(counts(sql, open.id)?))?;
+        if live * 100 <= written * LIVE_PERCENT_MAX { self.queue.begin_segment() } else { Ok(()) }
+    }
+
+    /// Sealed segments that are applied and of which at most so many percent live, with their live bytes; those first that cost least.
+    fn candidates(&self, live_percent_max: i64) -> Result<Vec<(u64, i64)>, StoreError> {
         let sealed: Vec<SegmentInfo> = self.ledger.segments().into_iter().filter(|segment| segment.sealed).collect();
         self.readers.read(|sql| {
             let applied = read_progress(sql)?.position.map_or(0, |position| position.segment);
-            let mut select = sql.prepare_cached("SELECT written, live FROM segment WHERE id = ?1")?;
             let mut found = Vec::new();
             for segment in sealed.iter().filter(|segment| segment.id < applied) {
-                let counts = select.query_row([to_sql(segment.id)], |row| Ok((row.get(0)?, row.get(1)?)));
-                let (written, live): (i64, i64) = rusqlite::OptionalExtension::optional(counts)?.unwrap_or((0, 0));
+                let (written, live) = counts(sql, segment.id)?;
                 // Looked at again only after much more has died in it.
                 let rejected =
                     self.rejected.get(&segment.id).is_some_and(|before| live * 10 > before * 9 || *before == 0);
-                if live * 100 <= written * LIVE_PERCENT_MAX && !rejected {
+                if live * 100 <= written * live_percent_max && !rejected {
                     found.push((segment.id, live));
                 }
             }
+            found.sort_by_key(|(_, live)| *live);
             Ok(found)
         })
     }
@@ -310,6 +358,13 @@ impl Compactor {
         self.applier.send(Work::Task(task, answer)).map_err(|_| StoreError::Closed)?;
         done.recv().map_err(|_| StoreError::Closed)?
     }
+}
+
+/// Octets of messages that were written to a segment, and those that live.
+fn counts(sql: &Connection, segment: u64) -> rusqlite::Result<(i64, i64)> {
+    let mut select = sql.prepare_cached("SELECT written, live FROM segment WHERE id = ?1")?;
+    let counts = select.query_row([to_sql(segment)], |row| Ok((row.get(0)?, row.get(1)?)));
+    Ok(rusqlite::OptionalExtension::optional(counts)?.unwrap_or((0, 0)))
 }
 
 impl Apply {

@@ -50,6 +50,8 @@ pub(super) enum Request {
     Expunge(AccountId, MailboxId, Vec<u32>),
     /// The last one: whether the originals are removed.
     Copy(AccountId, MailboxId, Vec<u32>, String, bool),
+    /// Begin another segment of the ledger, so that this one can be compacted.
+    NextSegment,
 }
 
 /// What a decision promises; the outcome of the last change completes it.
@@ -125,6 +127,7 @@ impl Decider {
             }
             Request::Expunge(account, mailbox, uids) => self.expunge(account, mailbox, uids),
             Request::Copy(account, source, uids, target, remove) => self.copy(account, source, uids, &target, remove),
+            Request::NextSegment => Ok(Promise::Nothing),
         };
         // A message that all had before is not written again.
         let message = message.filter(|_| match &promise {

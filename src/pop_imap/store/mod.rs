@@ -210,6 +210,9 @@ impl Store {
             readers: Arc::clone(&shared.readers),
             applier: to_applier.clone(),
             view: dir.join(VIEW_FILE),
+            queue: queue.clone(),
+            free_space_min: settings.free_space_min.get(),
+            was_short: false,
             rejected: HashMap::new(),
         }));
         let upkeep = Upkeep {
@@ -293,10 +296,15 @@ impl Store {
 
     /// Refuses what takes room while there is too little.
     fn check_room(&self) -> Result<(), StoreError> {
-        let disk = nix::sys::statvfs::statvfs(&self.inner.dir).map_err(std::io::Error::from)?;
-        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+        let free = free_space(&self.inner.dir)?;
         if free < self.inner.settings.free_space_min.get() { Err(StoreError::Full) } else { Ok(()) }
     }
+}
+
+/// Octets that are free on the disk under this path.
+fn free_space(path: &Path) -> Result<u64, StoreError> {
+    let disk = nix::sys::statvfs::statvfs(path).map_err(std::io::Error::from)?;
+    Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {

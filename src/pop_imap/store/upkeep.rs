@@ -22,6 +22,8 @@ const CHECKPOINT_CHANGES: u64 = 2_000;
 const ROLLS_MAX: usize = 64;
 /// Looks between two looks for a segment to compact: once a minute.
 const COMPACT_EVERY: u64 = 120;
+/// The same while there is too little free space: every five seconds.
+const COMPACT_EVERY_SHORT: u64 = 10;
 
 /// The upkeep's side.
 pub(super) struct Upkeep {
@@ -55,7 +57,7 @@ impl Upkeep {
                     tracing::warn!(%error, "checkpoint of the view");
                 }
             }
-            if round.is_multiple_of(COMPACT_EVERY) {
+            if round.is_multiple_of(COMPACT_EVERY) || (round.is_multiple_of(COMPACT_EVERY_SHORT) && self.is_short()) {
                 self.compact();
             }
         }
@@ -66,6 +68,10 @@ impl Upkeep {
         if let Err(error) = write_rolls(&self.registry, &self.readers, &self.applier, leisure) {
             tracing::warn!(%error, "rolls of mailboxes");
         }
+    }
+
+    fn is_short(&self) -> bool {
+        self.compactor.lock().unwrap_or_else(PoisonError::into_inner).is_short()
     }
 
     fn compact(&self) {

@@ -102,7 +102,7 @@ struct Queued {
 }
 
 /// The way to the writer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Queue {
     sender: mpsc::UnboundedSender<Queued>,
     room: Arc<Semaphore>,
@@ -117,6 +117,16 @@ impl Queue {
         let (answer, outcome) = oneshot::channel();
         self.sender.send(Queued { request, bytes, answer, permit }).map_err(|_| StoreError::Closed)?;
         outcome.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Has the ledger begin another segment, and the view follow it there: then all of the one before is behind the view. When the queue is
+    /// full, or the disk: next time. Blocks; not to be called from a task.
+    pub(super) fn begin_segment(&self) -> Result<(), StoreError> {
+        let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { return Ok(()) };
+        let (answer, outcome) = oneshot::channel();
+        let queued = Queued { request: Request::NextSegment, bytes: 0, answer, permit };
+        self.sender.send(queued).map_err(|_| StoreError::Closed)?;
+        outcome.blocking_recv().unwrap_or(Err(StoreError::Closed)).map(drop)
     }
 }
 
@@ -139,6 +149,7 @@ struct Gathered {
     batch: Batch,
     entries: Vec<Entry>,
     bytes: usize,
+    next_segment: bool,
 }
 
 impl Gathered {
@@ -214,6 +225,7 @@ impl Writer {
 
     /// Decides on one request.
     fn take(&mut self, queued: Queued, gathered: &mut Gathered) {
+        gathered.next_segment |= matches!(queued.request, Request::NextSegment);
         let Decision { changes, message, promise } = self.decider.decide(queued.request);
         if let Some(message) = message {
             gathered.entries.push(entry(record::KIND_MESSAGE, message.record));
@@ -232,16 +244,25 @@ impl Writer {
 
     /// Makes the batch durable and hands it on; an error means that the applier is gone.
     fn write(&mut self, gathered: Gathered) -> Result<(), StoreError> {
-        let Gathered { first, mut batch, mut entries, .. } = gathered;
-        if batch.changes.is_empty() {
+        let Gathered { first, mut batch, mut entries, next_segment, .. } = gathered;
+        if next_segment {
+            if let Err(error) = self.ledger.begin_segment() {
+                tracing::warn!(%error, "no other segment can be begun");
+            }
+        } else if batch.changes.is_empty() {
             // What these requests found decided already (a delivery that came before, an account that is just being
             // made) is in the ledger, but perhaps not in the view: they are answered in their turn.
             return self.applier.send(Work::Batch(batch)).map_err(|_| StoreError::Closed);
         }
-        // The changes lie in the batch while it is written, and are applied from there.
-        let changes = Changes { first, changes: std::mem::take(&mut batch.changes) };
-        entries.push(entry(record::KIND_CHANGES, changes.encode()));
-        batch.changes = changes.changes;
+        if batch.changes.is_empty() {
+            // The view moves by records.
+            entries.push(entry(record::KIND_COUNTERS, self.counters().encode()));
+        } else {
+            // The changes lie in the batch while it is written, and are applied from there.
+            let changes = Changes { first, changes: std::mem::take(&mut batch.changes) };
+            entries.push(entry(record::KIND_CHANGES, changes.encode()));
+            batch.changes = changes.changes;
+        }
         match self.ledger.append_blocking(entries) {
             Ok(positions) => {
                 for (content, position) in batch.contents.iter_mut().zip(&positions) {

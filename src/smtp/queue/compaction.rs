@@ -5,19 +5,46 @@
 
 use std::time::Instant;
 
+use tracing::warn;
+
 use super::{Head, Queue, QueueError};
 use crate::base::id::Id;
 
+/// Octets from which on the segment that takes records is ended before it is full, when it is mostly dead and space is short.
+const SEGMENT_BYTES_MIN_SHORT: u64 = 256 << 10;
+/// Free octets that have to be left when all that lives of a segment has been written once more.
+const SPARE_BYTES: u64 = 1 << 20;
+
+/// Room on the disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Octets.
+    pub free: u64,
+    /// There is too little: mail is refused.
+    pub is_short: bool,
+}
+
 impl Queue {
     /// Removes the oldest segments as long as they hold no message of use, or as long as more than half of what is in all of them is of no use; the messages in it
-    /// that are pending are written once more. Blocks.
+    /// that are pending are written once more, if there is room for them. While it is short, the segment that takes records counts too. Blocks.
     ///
     /// # Errors
     /// `Ledger`, `Record`: what was not removed stays as it is.
-    pub fn compact(&self, now_millis: u64, now: Instant) -> Result<(), QueueError> {
+    pub fn compact(&self, room: Room, now_millis: u64, now: Instant) -> Result<(), QueueError> {
+        if room.is_short {
+            self.end_segment()?;
+        }
         while let Some(oldest) = self.ledger.segments().first().copied().filter(|segment| segment.sealed) {
             let living = self.living_in(oldest.id);
             if !living.is_empty() && !self.is_mostly_dead() {
+                return Ok(());
+            }
+            if !living.is_empty() && self.octets_in(oldest.id).saturating_add(SPARE_BYTES) > room.free {
+                warn!(
+                    segment = oldest.id,
+                    free = room.free,
+                    "no room to carry over what lives of a segment of the queue"
+                );
                 return Ok(());
             }
             for id in living {
@@ -30,6 +57,21 @@ impl Queue {
             self.renew_pauses();
         }
         Ok(())
+    }
+
+    /// Ends the segment that takes records if it is mostly dead.
+    fn end_segment(&self) -> Result<(), QueueError> {
+        let open = self.ledger.segments().last().copied();
+        match open.filter(|open| !open.sealed && open.bytes >= SEGMENT_BYTES_MIN_SHORT) {
+            Some(open) if self.octets_in(open.id) < open.bytes / 2 => Ok(self.ledger.begin_segment()?),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Octets of messages that live in a segment.
+    fn octets_in(&self, segment: u64) -> u64 {
+        let index = self.index();
+        index.iter().filter(|(_, waiting)| waiting.position.segment == segment).map(|(_, waiting)| waiting.size).sum()
     }
 
     fn living_in(&self, segment: u64) -> Vec<Id> {

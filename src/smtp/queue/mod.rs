@@ -32,6 +32,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+pub use self::compaction::Room;
 pub use self::index::Taken;
 use self::index::{Index, Waiting};
 pub use self::lane::LaneState;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{Ending, Queue, Taken};
+use super::{Ending, Queue, Room, Taken};
 use crate::base::address::Address;
 use crate::base::clock;
 use crate::base::id::Id;
@@ -17,6 +17,8 @@ use crate::smtp::envelope::{Envelope, Message, Recipient, Reports, Way};
 use crate::smtp::outbound::route::{Key, Routes};
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
+/// A disk with much room.
+const ROOMY: Room = Room { free: u64::MAX, is_short: false };
 
 /// Our own mailboxes; what is for `elsewhere` goes there by MX, what is for `held.test` waits.
 fn routes() -> Arc<Routes> {
@@ -370,7 +372,7 @@ async fn pauses_outlive_the_segment_in_which_they_were_noted() {
     }
     let first = queue.ledger.segments()[0].id;
     let compacted = Arc::clone(&queue);
-    tokio::task::spawn_blocking(move || compacted.compact(start, now)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || compacted.compact(ROOMY, start, now)).await.unwrap().unwrap();
     assert!(queue.ledger.segments()[0].id > first);
     drop(queue);
     let queue = open_at(dir.path(), start, now);
@@ -427,7 +429,7 @@ async fn history(seed: u64) {
             }
             8 => {
                 let compacted = Arc::clone(&queue);
-                tokio::task::spawn_blocking(move || compacted.compact(0, now)).await.unwrap().unwrap();
+                tokio::task::spawn_blocking(move || compacted.compact(ROOMY, 0, now)).await.unwrap().unwrap();
             }
             _ => {
                 drop(queue);
@@ -474,8 +476,34 @@ async fn delivered_mail_gives_its_space_back() {
     }
     let before = queue.ledger.segments().len();
     let compacted = Arc::clone(&queue);
-    tokio::task::spawn_blocking(move || compacted.compact(0, now)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || compacted.compact(ROOMY, 0, now)).await.unwrap().unwrap();
     let after = queue.ledger.segments().len();
     assert!(before > 5 && after <= 2, "{before} segments, then {after}");
+    assert_eq!(queue.load_all(stuck).unwrap().message, message(1, 1, 5000));
+}
+
+#[tokio::test]
+async fn on_a_full_disk_space_comes_back_though_no_segment_is_full_and_only_where_there_is_room_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = clock::monotonic();
+    let queue = Arc::new(Queue::open_with(dir.path(), 16 << 20, routes(), 0, now).unwrap());
+    queue.add(vec![message(1, 1, 5000)], 0, now).await.unwrap();
+    let stuck = take(&queue, now).unwrap().id;
+    tried(&queue, stuck, now + Duration::from_secs(3600), now);
+    for number in 2..102 {
+        queue.add(vec![message(number, 1, 5000)], 0, now).await.unwrap();
+        let id = take(&queue, now).unwrap().id;
+        delivered(&queue, id, vec![0], now).await;
+    }
+    let check = async |room: Room, segments: usize| {
+        let compacted = Arc::clone(&queue);
+        tokio::task::spawn_blocking(move || compacted.compact(room, 0, now)).await.unwrap().unwrap();
+        assert_eq!(queue.ledger.segments().len(), segments, "{room:?}");
+    };
+    check(ROOMY, 1).await;
+    // It is ended, and what lives of it finds no place elsewhere.
+    check(Room { free: 1 << 20, is_short: true }, 2).await;
+    check(Room { free: 2 << 20, is_short: true }, 1).await;
+    assert!(queue.ledger.segments()[0].bytes < 64 << 10, "{:?}", queue.ledger.segments());
     assert_eq!(queue.load_all(stuck).unwrap().message, message(1, 1, 5000));
 }

@@ -123,3 +123,36 @@ async fn checkpoints_of_the_upkeep_do_not_make_compaction_fail() {
         assert!(removed.unwrap() > 5);
     });
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_expunged_makes_room_on_a_full_disk_also_when_no_segment_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let roomy = Settings { free_space_min: Size::bytes(0), segment_size: Size::mib(64) };
+    let store = Store::open(dir.path(), roomy).unwrap();
+    for number in 0..400 {
+        store.deliver(noise(number), vec![to(account(1), "")], at(9)).await.unwrap();
+    }
+    let inbox = store.select(account(1), "INBOX").await.unwrap();
+    store.expunge(&inbox, &(1..=380).collect::<Vec<_>>()).await.unwrap();
+    let before = dump(&store, &[account(1)]).await;
+    let full = ledger_bytes(dir.path());
+    let compacting = store.clone();
+    assert_eq!(tokio::task::spawn_blocking(move || compacting.compact().unwrap()).await.unwrap(), 0, "there is room");
+    drop((inbox, store));
+    // No free space is enough.
+    let store = Store::open(dir.path(), Settings { free_space_min: Size::bytes(u64::MAX), ..roomy }).unwrap();
+    let compacting = store.clone();
+    assert_eq!(tokio::task::spawn_blocking(move || compacting.compact().unwrap()).await.unwrap(), 1);
+    // What is prepared of the new segment takes a MiB.
+    assert!(ledger_bytes(dir.path()) < (1 << 20) + full / 10, "{} of {full}", ledger_bytes(dir.path()));
+    assert_eq!(before, dump(&store, &[account(1)]).await);
+    drop(store);
+    // The view is behind all of it, and is not made anew; nor is anything lost when it is.
+    let store = Store::open(dir.path(), roomy).unwrap();
+    assert_eq!(before, dump(&store, &[account(1)]).await);
+    drop(store);
+    delete_view(dir.path());
+    let store = Store::open(dir.path(), roomy).unwrap();
+    assert_eq!(before, dump(&store, &[account(1)]).await);
+    assert!(store.check().unwrap().is_good());
+}
