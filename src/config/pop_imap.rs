@@ -52,7 +52,7 @@ pub struct PopImap {
     /// Silence before login after which a session is closed. (Restarts pop-imap.)
     #[schemars(extend("x-min" = "1s"), extend("x-max" = "1h"))]
     pub login_timeout: Span,
-    /// Free space below which mail is refused for the time being (452). (Restarts pop-imap.)
+    /// Free space below which mail is refused for the time being (452). Up to half of it, 64 MiB at most, is held in reserve beside it: with that, mail can be read and deleted when the disk is full. (Restarts pop-imap.)
     #[schemars(extend("x-max" = "1 PiB"))]
     pub free_space_min: Size,
 }

@@ -55,7 +55,7 @@ pub struct Smtp {
     /// Age at which a message that could not be delivered goes back to its sender (RFC 5321 section 4.5.4.1). (Restarts smtp.)
     #[schemars(extend("x-min" = "1s"), extend("x-max" = "30d"))]
     pub queue_lifetime: Span,
-    /// Free space below which mail is refused for the time being (452). (Restarts smtp.)
+    /// Free space below which mail is refused for the time being (452). Up to half of it, 64 MiB at most, is held in reserve beside it: with that, mail can be read and deleted when the disk is full. (Restarts smtp.)
     #[schemars(extend("x-max" = "1 PiB"))]
     pub free_space_min: Size,
 }
