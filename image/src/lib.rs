@@ -99,7 +99,8 @@ pub fn build_fife(root: &Path) -> Result<PathBuf> {
             cargo.env_remove(name);
         }
     }
-    let status = cargo.args(["build", "--release", "--locked", "--bin", "fife"]).current_dir(root).status()?;
+    let status =
+        cargo.args(["build", "--release", "--locked", "--workspace", "--bin", "fife"]).current_dir(root).status()?;
     ensure!(status.success(), "cargo build: {status}");
     Ok(root.join("target/x86_64-unknown-linux-gnu/release/fife"))
 }
