@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -133,7 +134,7 @@ impl Machine {
         wait_for("QEMU", listens, String::new);
         let console = Console::connect(&dir.path().join("console"));
         let monitor = Monitor::connect(&dir.path().join("monitor"));
-        Guest { name: self.name.clone(), child, console, monitor, forwards: self.ports.clone(), dir }
+        Guest { name: self.name.clone(), power_on: now(), child, console, monitor, forwards: self.ports.clone(), dir }
     }
 
     fn arguments(&self, dir: &Path) -> Vec<String> {
@@ -183,6 +184,11 @@ fn logged(disk: &str, log: &Path) -> String {
     )
 }
 
+#[expect(clippy::disallowed_methods, reason = "how long a boot took is shown")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// A port that nobody has now.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -210,6 +216,7 @@ impl Drop for Process {
 #[derive(Debug)]
 pub struct Guest {
     name: String,
+    power_on: Instant,
     child: Process,
     pub console: Console,
     pub monitor: Monitor,
@@ -223,6 +230,12 @@ impl Guest {
     pub fn at(&self, port: u16) -> SocketAddr {
         let host = self.forwards.get(&port).unwrap_or_else(|| panic!("port {port} is not forwarded"));
         ([127, 0, 0, 1], *host).into()
+    }
+
+    /// How long it has been on. For people: no test depends on it.
+    #[must_use]
+    pub fn up(&self) -> Duration {
+        now() - self.power_on
     }
 
     /// Cuts the power: QEMU is killed.

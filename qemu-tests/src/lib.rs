@@ -22,6 +22,7 @@ pub mod shell;
 pub mod switch;
 pub mod writes;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 pub use console::Console;
@@ -43,4 +44,10 @@ pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>, context: impl
         assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} for {what}\n{}", context());
         std::thread::sleep(ASK_AGAIN);
     }
+}
+
+/// Tells whoever watches the tests, past the test runner, which shows only what failing tests print.
+pub fn tell(text: &str) {
+    let mut err = std::io::stderr().lock();
+    writeln!(err, "{text}").expect("standard error");
 }

@@ -1,7 +1,5 @@
 //! A new version is tried, kept, left again, and survives what it does not: faults of its own, and power cuts in the middle.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fault in the set-up ends the test")]
-
 use std::path::Path;
 
 use fife_qemu_tests::image::VERSION;

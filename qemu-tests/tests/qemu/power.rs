@@ -1,7 +1,5 @@
 //! The power is cut under load, again and again: what was acknowledged is there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fault in the set-up ends the test")]
-
 use fife_qemu_tests::client::{SETTINGS_UNDER_LOAD, Senders, check_acknowledged, first_administrator, greeting};
 use fife_qemu_tests::{Disk, Firmware, Machine};
 

@@ -1,7 +1,5 @@
 //! What goes wrong with a machine ends on its console, and as much as can runs.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fault in the set-up ends the test")]
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

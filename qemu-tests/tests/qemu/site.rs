@@ -1,7 +1,5 @@
 //! Two machines, one file: each picks its own roles, and mail goes from one to the other by mutual TLS.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fault in the set-up ends the test")]
-
 use fife_qemu_tests::client::{first_administrator, greeting, send, subjects, try_greeting};
 use fife_qemu_tests::switch::Switch;
 use fife_qemu_tests::{Disk, Firmware, Machine};

@@ -1,7 +1,5 @@
 //! From a stick onto a disk, and from there without the stick.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fault in the set-up ends the test")]
-
 use fife_qemu_tests::client::greeting;
 use fife_qemu_tests::image::VERSION;
 use fife_qemu_tests::shell::{self, Shell};
