@@ -65,6 +65,15 @@ pub(super) fn table(status: &Status) -> String {
         lines.push(format!("disk: {} of {} MiB free", mib(disk.free_bytes), mib(disk.size_bytes)));
         lines.extend(disk.trouble.iter().map(|trouble| format!("{:<12} {trouble}", "")));
     }
+    if let Some(network) = &status.network {
+        lines.extend(network.interfaces.iter().map(|interface| format!("network: {interface}")));
+        lines.extend(network.faults.iter().map(|fault| format!("{:<12} {fault}", "")));
+    }
+    if let Some(clock) = &status.clock {
+        lines.push(format!("clock: {clock}"));
+        let silent = clock.servers.iter().filter_map(|one| Some(format!("{}: {}", one.server, one.fault.as_ref()?)));
+        lines.extend(silent.chain(clock.troubles.clone()).map(|line| format!("{:<12} {line}", "")));
+    }
     if !status.metrics.is_empty() {
         lines.push(format!("metrics and health: {}", status.metrics.join(", ")));
     }

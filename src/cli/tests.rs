@@ -4,6 +4,7 @@ use clap::{CommandFactory, Parser};
 
 use super::{Line, run, status};
 use crate::config::hosts::Role;
+use crate::supervisor::boot::{clock, network};
 use crate::supervisor::status::{DiskStatus, ListenerStatus, RoleStatus, State, Status};
 use crate::supervisor::{FirstAdministrator, Serving};
 
@@ -80,6 +81,28 @@ fn the_status_says_what_is_wrong_below_the_role() {
             trouble: Some("the disk is full".into()),
         }),
         metrics: vec![],
+        network: Some(network::Report {
+            interfaces: vec![network::InterfaceReport {
+                name: "lan".into(),
+                link: "eth0".into(),
+                mac: None,
+                carrier: true,
+                addresses: vec!["192.0.2.11/24".into()],
+                mtu: 1500,
+                dhcp: network::DhcpReport::Leased { server: [192, 0, 2, 1].into() },
+                bond: None,
+            }],
+            ..network::Report::default()
+        }),
+        clock: Some(clock::Report {
+            unix_secs: 1_795_509_000,
+            source: clock::Source::LastKnown,
+            synchronised: false,
+            offset_secs: None,
+            answer_age_secs: None,
+            servers: vec![clock::ServerReport { server: "ntp.test".into(), fault: Some("does not answer".into()) }],
+            troubles: vec!["the hardware clock says 1970".into()],
+        }),
     };
     let table = status::table(&status);
     let lines: Vec<&str> = table.lines().collect();
@@ -91,4 +114,10 @@ fn the_status_says_what_is_wrong_below_the_role() {
     assert_eq!(lines[3].trim(), "the queue cannot be written");
     assert_eq!(lines[4], "disk: 3 of 400 MiB free");
     assert_eq!(lines[5].trim(), "the disk is full");
+    assert_eq!(lines[6], "network: lan (eth0): up, 192.0.2.11/24 by DHCP from 192.0.2.1");
+    assert_eq!(
+        lines[7],
+        "clock: 2026-11-24 08:30:00 UTC, wrong: the machine's own has lost the time; 0 of 1 time servers answer"
+    );
+    assert_eq!((lines[8].trim(), lines[9].trim()), ("ntp.test: does not answer", "the hardware clock says 1970"));
 }

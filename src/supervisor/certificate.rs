@@ -47,10 +47,10 @@ pub(super) struct Made {
 /// ends soon.
 pub(super) fn self_signed(dir: &Path, names: &BTreeSet<String>) -> Result<Pem, CertificateError> {
     let now = clock::unix_secs();
-    if let Some(pem) = kept(dir, names, now) {
+    let expires = now + LIFE_DAYS * DAY_SECS;
+    if let Some(pem) = kept(dir, names, now, expires) {
         return Ok(pem);
     }
-    let expires = now + LIFE_DAYS * DAY_SECS;
     let pem = make(names, now, expires)?;
     let made = Made { names: names.clone(), expires, hash: hash(&pem) };
     keep(dir, &pem, &made).map_err(|source| CertificateError::Keep { path: dir.to_owned(), source })?;
@@ -58,14 +58,16 @@ pub(super) fn self_signed(dir: &Path, names: &BTreeSet<String>) -> Result<Pem, C
     Ok(pem)
 }
 
-/// What is kept, if it still serves.
-pub(super) fn kept(dir: &Path, names: &BTreeSet<String>, now: u64) -> Option<Pem> {
+/// What is kept, if it still serves. `latest`: when one that is made now expires.
+pub(super) fn kept(dir: &Path, names: &BTreeSet<String>, now: u64, latest: u64) -> Option<Pem> {
     let made: Made = serde_json::from_slice(&fs::read(dir.join("made.json")).ok()?).ok()?;
     let pem = Pem {
         certificate: fs::read_to_string(dir.join("certificate.pem")).ok()?,
         key: fs::read_to_string(dir.join("key.pem")).ok()?,
     };
-    let serves = made.names == *names && made.hash == hash(&pem) && made.expires > now + RENEW_DAYS * DAY_SECS;
+    // One that lives longer was made when the clock was ahead, and may not have begun yet.
+    let lives = now + RENEW_DAYS * DAY_SECS < made.expires && made.expires <= latest + DAY_SECS;
+    let serves = made.names == *names && made.hash == hash(&pem) && lives;
     serves.then_some(pem)
 }
 

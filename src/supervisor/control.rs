@@ -46,15 +46,21 @@ pub enum Request {
     Stop,
     /// The same, then the machine starts again. Of the appliance only.
     Reboot,
+    /// Set the machine's clock. Seconds since 1970. Of the appliance only.
+    SetTime {
+        unix_secs: u64,
+    },
 }
 
 /// What it answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "reply", content = "content")]
 pub enum Reply {
-    Status(Status),
+    Status(Box<Status>),
     Reloaded(Reloaded),
     Stopping,
+    /// It was done, and what came of it.
+    Done(String),
     /// It cannot, and why.
     Refused(String),
 }

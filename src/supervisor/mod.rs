@@ -321,6 +321,13 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
                 answer(reply, Reply::Stopping);
                 self.end(Ending::Stop);
             }
+            Request::SetTime { unix_secs } => match &self.machine {
+                Some(machine) => machine.set_clock(unix_secs, reply),
+                None => answer(
+                    reply,
+                    Reply::Refused("this is no appliance: fife does not set other people's clocks".to_owned()),
+                ),
+            },
             Request::Reboot if self.machine.is_none() => {
                 answer(
                     reply,

@@ -17,10 +17,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
+use super::boot;
 use super::control::{self, Reply};
 use super::status::{State as RoleState, Status};
 use crate::config::hosts::Role;
@@ -71,12 +72,12 @@ pub(super) struct Source {
 }
 
 impl Source {
-    async fn status(&self) -> Option<Status> {
+    async fn status(&self) -> Option<Box<Status>> {
         let (sender, receiver) = oneshot::channel();
         self.asked.send((control::Request::Status, sender)).await.ok()?;
         match receiver.await.ok()? {
             Reply::Status(status) => Some(status),
-            Reply::Reloaded(_) | Reply::Stopping | Reply::Refused(_) => None,
+            Reply::Reloaded(_) | Reply::Stopping | Reply::Done(_) | Reply::Refused(_) => None,
         }
     }
 }
@@ -119,7 +120,7 @@ pub(super) fn socket_name(role: Role) -> String {
 }
 
 /// The supervisor's own: is each role up, how often was it restarted, what memory does it hold.
-fn own_metrics(status: &Status) -> prometheus::Result<String> {
+pub(super) fn own_metrics(status: &Status) -> prometheus::Result<String> {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str| -> prometheus::Result<IntGaugeVec> {
         let gauge = IntGaugeVec::new(Opts::new(name, help), &["role"])?;
@@ -154,7 +155,40 @@ fn own_metrics(status: &Status) -> prometheus::Result<String> {
             registry.register(Box::new(gauge))?;
         }
     }
+    if let Some(clock) = &status.clock {
+        clock_metrics(&registry, clock)?;
+    }
     TextEncoder::new().encode_to_string(&registry.gather())
+}
+
+/// Of the appliance: how right is the clock.
+fn clock_metrics(registry: &Registry, clock: &boot::clock::Report) -> prometheus::Result<()> {
+    let rows = [
+        (
+            "fife_supervisor_clock_synchronised",
+            "1 when time servers agree on the time.",
+            Some(f64::from(clock.synchronised)),
+        ),
+        (
+            "fife_supervisor_clock_offset_seconds",
+            "What the last answer that was followed said that the clock was late by.",
+            clock.offset_secs,
+        ),
+        (
+            "fife_supervisor_clock_answer_age_seconds",
+            "Age of that answer.",
+            clock.answer_age_secs.map(|age| Duration::from_secs(age).as_secs_f64()),
+        ),
+    ];
+    for (name, help, value) in rows {
+        // Nobody has answered: what is not known is not told.
+        if let Some(value) = value {
+            let gauge = Gauge::new(name, help)?;
+            gauge.set(value);
+            registry.register(Box::new(gauge))?;
+        }
+    }
+    Ok(())
 }
 
 /// A metric with its samples.

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::control::Reply;
 use super::status::{self, ListenerStatus, RoleStatus, State, Status};
 use super::unit::Unit;
-use super::{Progress, Serving, Supervisor, answer, observe};
+use super::{Progress, Serving, Supervisor, answer, boot, observe};
 use crate::base::clock;
 use crate::config::hosts::Role;
 
@@ -23,7 +23,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             }
             let disk_is_good = status.disk.as_ref().is_none_or(|disk| disk.trouble.is_none());
             status.good = disk_is_good && status.roles.iter().all(|role| role.state == State::Good);
-            answer(reply, Reply::Status(status));
+            answer(reply, Reply::Status(Box::new(status)));
         });
     }
 
@@ -52,6 +52,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
                 listeners: listeners.collect(),
             }
         };
+        let (network, clock) = self.machine.as_ref().map(boot::Machine::reports).unzip();
         Status {
             host: self.plan.effective.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -62,6 +63,8 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             roles: self.units.iter().map(role_status).collect(),
             disk: self.disk_condition.map(|condition| condition.status()),
             metrics: self.plan.metrics.iter().map(ToString::to_string).collect(),
+            network: network.flatten(),
+            clock,
         }
     }
 }

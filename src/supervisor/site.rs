@@ -35,10 +35,10 @@ pub(super) fn tls(dir: &Path, site: &str, host: &str, secret: &SecretText) -> Re
     let now = clock::unix_secs();
     let (authority, issuer) = authority(site, secret)?;
     let made_for = BTreeSet::from([host.to_owned(), blake3::hash(authority.as_bytes()).to_hex().to_string()]);
-    if let Some(own) = certificate::kept(dir, &made_for, now) {
+    let expires = now + LIFE_DAYS * DAY_SECS;
+    if let Some(own) = certificate::kept(dir, &made_for, now, expires) {
         return Ok(SiteTls { own, authority });
     }
-    let expires = now + LIFE_DAYS * DAY_SECS;
     let own = of_host(host, expires, &issuer)?;
     let made = Made { names: made_for, expires, hash: certificate::hash(&own) };
     certificate::keep(dir, &own, &made).map_err(|source| CertificateError::Keep { path: dir.to_owned(), source })?;

@@ -7,6 +7,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use super::boot;
 use crate::config::hosts::Role;
 
 /// A host at one moment.
@@ -25,6 +26,11 @@ pub struct Status {
     pub disk: Option<DiskStatus>,
     /// Where the host's metrics are answered.
     pub metrics: Vec<String>,
+    /// Of the appliance: its network and its clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<boot::network::Report>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<boot::clock::Report>,
 }
 
 /// A disk at one moment.

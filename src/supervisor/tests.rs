@@ -16,7 +16,7 @@ use super::backoff::Backoff;
 use super::plan::{Change, Plan, PlanError, Source};
 use super::sockets::{Access, Sockets};
 use super::state::{StateDir, StateError};
-use super::{certificate, observe, status};
+use super::{boot, certificate, control, observe, status};
 use crate::config::address::SocketAddress;
 use crate::config::hosts::Role;
 use crate::config::load::parse;
@@ -143,7 +143,7 @@ fn a_self_signed_certificate_names_the_host_and_is_kept_until_names_change() {
 }
 
 #[test]
-fn a_certificate_is_made_anew_when_it_is_damaged_or_old() {
+fn a_certificate_is_made_anew_when_it_is_damaged_or_old_or_made_by_a_clock_that_was_ahead() {
     let dir = tempfile::tempdir().unwrap();
     let names = BTreeSet::from(["mail1.example.test".to_owned()]);
     let first = certificate::self_signed(dir.path(), &names).unwrap();
@@ -151,8 +151,9 @@ fn a_certificate_is_made_anew_when_it_is_damaged_or_old() {
     let second = certificate::self_signed(dir.path(), &names).unwrap();
     assert!(second != first && Acceptor::from_pem(&second).is_ok());
     let path = dir.path().join("made.json");
-    // Kept while its life has more than thirty days left, and an hour less is too old.
-    for (hours_left, kept) in [(30 * 24 + 1, true), (30 * 24 - 1, false)] {
+    // Kept while its life has more than thirty days left, and an hour less is too old; more than its whole life and a day cannot be.
+    for (hours_left, kept) in [(30 * 24 + 1, true), (30 * 24 - 1, false), (825 * 24 + 23, true), (825 * 24 + 25, false)]
+    {
         let before = certificate::self_signed(dir.path(), &names).unwrap();
         let mut made: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         made["expires"] = (crate::base::clock::unix_secs() + hours_left * 3600).into();
@@ -275,6 +276,60 @@ fn metrics_of_several_roles_become_one_valid_text() {
     let expected = "# HELP a_total As.\n# TYPE a_total counter\na_total{role=\"smtp\"} 1\na_total{role=\"pop-imap\"} 3\n\
                     # HELP b Bs.\n# TYPE b gauge\nb 2\n";
     assert_eq!(merged, expected);
+}
+
+#[test]
+fn the_clocks_metrics_are_told_where_there_is_one_and_what_is_not_known_is_not() {
+    let clock = |answered: bool| boot::clock::Report {
+        unix_secs: 1_795_509_000,
+        source: boot::clock::Source::Servers,
+        synchronised: answered,
+        offset_secs: answered.then_some(-0.25),
+        answer_age_secs: answered.then_some(42),
+        servers: Vec::new(),
+        troubles: Vec::new(),
+    };
+    let text = |clock: Option<boot::clock::Report>| {
+        let status = status::Status {
+            host: "mail1".to_owned(),
+            version: "1".to_owned(),
+            pid: 1,
+            uptime_secs: 0,
+            state_dir: "/data".to_owned(),
+            good: true,
+            roles: Vec::new(),
+            disk: None,
+            metrics: Vec::new(),
+            network: None,
+            clock,
+        };
+        observe::own_metrics(&status).unwrap()
+    };
+    assert!(!text(None).contains("clock"));
+    let silent = text(Some(clock(false)));
+    assert!(silent.contains("fife_supervisor_clock_synchronised 0\n") && !silent.contains("offset"), "{silent}");
+    let right = text(Some(clock(true)));
+    for line in [
+        "# TYPE fife_supervisor_clock_offset_seconds gauge\n",
+        "fife_supervisor_clock_synchronised 1\n",
+        "fife_supervisor_clock_offset_seconds -0.25\n",
+        "fife_supervisor_clock_answer_age_seconds 42\n",
+    ] {
+        assert!(right.contains(line), "{line}: {right}");
+    }
+}
+
+#[test]
+fn requests_and_replies_cross_the_control_socket() {
+    let check = |request: control::Request, expected: &str| {
+        let text = serde_json::to_string(&request).unwrap();
+        assert_eq!(text, expected);
+        assert_eq!(serde_json::from_str::<control::Request>(&text).unwrap(), request);
+    };
+    check(control::Request::Status, r#"{"command":"status"}"#);
+    check(control::Request::SetTime { unix_secs: 5 }, r#"{"command":"set-time","unix_secs":5}"#);
+    let done = serde_json::to_string(&control::Reply::Done("so".to_owned())).unwrap();
+    assert_eq!(done, r#"{"reply":"done","content":"so"}"#);
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod appliance;
 mod authentication;
 mod bombs;
 mod bounds;
+mod clock;
 mod config;
 mod disk;
 mod dns;

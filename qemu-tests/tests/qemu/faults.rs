@@ -1,7 +1,8 @@
 //! What goes wrong with a machine ends on its console, and as much as can runs.
 
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use fife_image::disk::{DATA_FIRST_LBA, ESP_FIRST_LBA, SECTOR};
 use fife_image::initramfs::Archive;
@@ -115,6 +116,73 @@ fn a_disk_that_cannot_be_written_or_is_not_there_is_told() {
     let guest = machine_of_kernel(dir.path(), &other, None).start();
     guest.console.wait_unless("the disk that this machine was booted from does not show up", &NEVER);
     guest.cut();
+}
+
+/// A time server on this machine's loopback, which guests reach as 10.0.2.2. It may not set this machine's clock (`-x`, and no
+/// capability for it).
+struct Chrony(Child);
+
+impl Chrony {
+    fn start(dir: &Path, port: u16) -> Self {
+        let conf = dir.join("chrony.conf");
+        let pid = dir.join("chrony.pid");
+        let text = format!(
+            "port {port}\nbindaddress 127.0.0.1\nallow 127.0.0.1\nlocal stratum 3\ncmdport 0\nbindcmdaddress /\npidfile {}\n",
+            pid.display()
+        );
+        std::fs::write(&conf, text).unwrap();
+        let root = nix::unistd::geteuid().is_root();
+        let mut chrony = if root { Command::new("setpriv") } else { Command::new("chronyd") };
+        if root {
+            chrony.args(["--inh-caps", "-sys_time", "--bounding-set", "-sys_time", "chronyd", "-u", "root"]);
+        }
+        Self(chrony.args(["-x", "-U", "-d", "-f"]).arg(conf).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Chrony {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn a_clock_in_1970_is_told_lifted_and_set_by_a_time_server_and_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::of_image(&dir.path().join("disk"), 512);
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let settings = String::from_utf8(disk.read_esp("fife.toml")).unwrap();
+    let settings = settings.replacen("[site]\n", &format!("[site]\ntime-servers = [\"10.0.2.2:{port}\"]\n"), 1);
+    disk.write_esp("fife.toml", settings.as_bytes());
+
+    // Nobody tells the time: the clock is lifted to when the image was built, and mail comes in.
+    let machine = machine_of_kernel(dir.path(), &disk, None).reboots().more(&["-rtc", "base=1970-01-01T00:00:00"]);
+    let guest = machine.start();
+    guest.console.wait_unless("fife: trouble: clock: the hardware clock says 1970-01-01 00:0", &NEVER);
+    guest.console.wait_unless("which cannot be: the clock is set to 20", &NEVER);
+    guest.console.wait_unless("fife: serving mail1 (example.test)", &NEVER);
+    assert!(greeting(&guest, 25).starts_with("220 "));
+
+    // A person sets it, at the console; then a server answers, which knows better.
+    guest.console.type_line("3");
+    guest.console.wait("date and time in UTC");
+    guest.console.type_line("2037-11-24 08:30:00");
+    guest.console.wait("type \"yes\"");
+    guest.console.type_line("yes");
+    let said = guest.console.wait_unless("the clock is set", &NEVER);
+    assert!(!said.contains("failed"), "{said}");
+    guest.console.wait_unless("health     good", &NEVER);
+    let _chrony = Chrony::start(dir.path(), port);
+    guest.console.wait_unless("right by 1 of 1 time servers", &NEVER);
+
+    // The clock on the board has it too: the next boot believes it.
+    guest.console.type_line("4");
+    guest.console.wait("type \"yes\"");
+    guest.console.type_line("yes");
+    guest.console.wait_unless("fife: rebooting", &NEVER);
+    guest.console.wait_unless("fife: serving mail1 (example.test)", &["hardware clock", "Kernel panic", "panicked"]);
+    off(guest);
 }
 
 /// Runs in place of e2fsck, and leaves something behind that runs on beside process 1.

@@ -1,6 +1,6 @@
 //! What the console asks of the machine and does to it.
 //!
-//! Owns: the way to the supervisor, the file, the log, the clock, the shell. Called by: `console`. Never: asks questions;
+//! Owns: the way to the supervisor, the file, the log, the shell. Called by: `console`. Never: asks questions;
 //! what it says in the end is one text.
 
 use std::collections::VecDeque;
@@ -11,8 +11,6 @@ use std::process::Command;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
-use nix::sys::time::TimeSpec;
-use nix::time::{ClockId, clock_settime};
 
 use super::menu::{Action, Network, Password};
 use super::screen::{Overview, printable};
@@ -93,7 +91,7 @@ pub(super) fn perform(global: &Global, action: Action, tty: &Path) -> String {
     let done = match action {
         Action::SetNetwork(network) => set_network(global, &network),
         Action::ShowLog => show_log(global),
-        Action::SetTime(unix_secs) => set_time(unix_secs),
+        Action::SetTime(unix_secs) => ask(global, Request::SetTime { unix_secs }),
         Action::Reboot => ask(global, Request::Reboot),
         Action::PowerOff => ask(global, Request::Stop),
         Action::Check => fife(global, &["preflight"], tty),
@@ -108,6 +106,7 @@ fn ask(global: &Global, request: Request) -> Result<String, String> {
     match control::ask(state, request).map_err(|error| error.to_string())? {
         Reply::Stopping => Ok("stopping".to_owned()),
         Reply::Reloaded(_) => Ok("done".to_owned()),
+        Reply::Done(said) => Ok(said),
         Reply::Refused(reason) => Err(reason),
         Reply::Status(_) => Err("an unexpected answer".to_owned()),
     }
@@ -123,17 +122,6 @@ fn fife(global: &Global, arguments: &[&str], tty: &Path) -> Result<String, Strin
     }
     let ended = command.stdin(terminal()?).stdout(terminal()?).stderr(terminal()?).status();
     ended.map(|_| String::new()).map_err(|error| error.to_string())
-}
-
-/// The kernel's clock, and with it the one that goes on when the power is off.
-fn set_time(unix_secs: u64) -> Result<String, String> {
-    let secs = i64::try_from(unix_secs).map_err(|error| error.to_string())?;
-    clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(secs, 0)).map_err(|error| error.to_string())?;
-    let kept = Command::new(BUSYBOX).args(["hwclock", "-w", "-u"]).status();
-    match kept {
-        Ok(status) if status.success() => Ok("the clock is set".to_owned()),
-        Ok(_) | Err(_) => Ok("the clock is set, but not the one that goes on without power".to_owned()),
-    }
 }
 
 fn set_network(global: &Global, network: &Network) -> Result<String, String> {

@@ -3,6 +3,7 @@
 //! Owns: the text. Called by: `console`. Never: asks anybody.
 
 use super::menu::ITEMS;
+use crate::supervisor::boot::clock::Report;
 use crate::supervisor::status::{State, Status};
 
 /// What is known of the host. Without a moment in it: the screen is drawn anew only when something has changed.
@@ -15,6 +16,8 @@ pub(super) struct Overview {
     pub(super) addresses: Vec<String>,
     /// Name and state, and why it is not good.
     pub(super) roles: Vec<(String, State, Option<String>)>,
+    /// How right the clock is, without the time.
+    pub(super) clock: Option<String>,
     /// What is wrong beyond the roles: the file, the disk, nothing running.
     pub(super) troubles: Vec<String>,
 }
@@ -28,11 +31,14 @@ impl Overview {
     /// From what the supervisor says.
     pub(super) fn of(status: &Status, domain: Option<&str>) -> Self {
         let roles = status.roles.iter().map(|role| (role.role.name().to_owned(), role.state, role.reason.clone()));
+        let disk = status.disk.iter().filter_map(|disk| disk.trouble.as_ref());
+        let clock = status.clock.iter().flat_map(|clock| &clock.troubles);
         Self {
             version: status.version.clone(),
             name: domain.map_or_else(|| status.host.clone(), |domain| format!("{}.{domain}", status.host)),
             roles: roles.collect(),
-            troubles: status.disk.iter().filter_map(|disk| disk.trouble.clone()).collect(),
+            clock: status.clock.as_ref().map(Report::brief),
+            troubles: disk.chain(clock).cloned().collect(),
             ..Self::default()
         }
     }
@@ -51,6 +57,7 @@ impl Overview {
         lines.push(format!("addresses  {addresses}"));
         let roles: Vec<String> = self.roles.iter().map(|(role, state, _)| format!("{role} {}", state.name())).collect();
         lines.push(format!("roles      {}", if roles.is_empty() { "none".to_owned() } else { roles.join(", ") }));
+        lines.extend(self.clock.iter().map(|clock| format!("clock      {clock}")));
         lines.push(format!("health     {}", if self.is_good() { "good" } else { "not good" }));
         let reasons = self.roles.iter().filter_map(|(role, _, reason)| Some(format!("{role}: {}", reason.as_ref()?)));
         for trouble in self.troubles.iter().cloned().chain(reasons) {

@@ -67,12 +67,18 @@ fn the_overview_is_read_at_a_glance_and_steers_no_terminal() {
         name: "mail1.example.test".to_owned(),
         addresses: vec!["192.0.2.11 (eth0)".to_owned()],
         roles: vec![("smtp".to_owned(), State::Good, None)],
+        clock: Some("set by hand; no time server is named".to_owned()),
         troubles: Vec::new(),
     };
     let text = overview.text();
-    for expected in
-        ["fife 1.2.3   mail1.example.test", "192.0.2.11 (eth0)", "smtp good", "health     good", "1 network"]
-    {
+    for expected in [
+        "fife 1.2.3   mail1.example.test",
+        "192.0.2.11 (eth0)",
+        "smtp good",
+        "clock      set by hand",
+        "health     good",
+        "1 network",
+    ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'));

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::super::hosts::{HostAddress, MacAddress, Match};
 use super::super::identity::{HostError, Identity};
+use super::super::site::TimeServer;
 use super::{HOST, SITE, load};
 
 /// Two hosts by MAC and serial, a third that is only ever named.
@@ -112,6 +113,35 @@ fn host_addresses_are_names_or_addresses() {
     check("::ffff:192.0.2.1", Some("192.0.2.1")); // the same machine
     check("Mail1.Example.Test", Some("mail1.example.test"));
     for bad in ["", "192.0.2", "192.0.2.256", "192.0.2.1:25", "[::1]", "a b", "-a", "192.0.2.0/24"] {
+        check(bad, None);
+    }
+}
+
+#[test]
+fn time_servers_are_names_or_addresses_with_a_port_or_without() {
+    let check = |text: &str, expected: Option<(&str, u16)>| {
+        let server = text.parse::<TimeServer>().ok();
+        let read = server.as_ref().map(|server| (server.to_string(), server.port()));
+        assert_eq!(read.as_ref().map(|(text, port)| (text.as_str(), *port)), expected, "{text}");
+    };
+    check("NTP.example.test", Some(("ntp.example.test", 123)));
+    check("ntp.example.test:1123", Some(("ntp.example.test:1123", 1123)));
+    check("192.0.2.1", Some(("192.0.2.1", 123)));
+    check("192.0.2.1:65535", Some(("192.0.2.1:65535", 65535)));
+    check("2001:db8::1", Some(("2001:db8::1", 123)));
+    check("[2001:db8::1]:1123", Some(("[2001:db8::1]:1123", 1123)));
+    for bad in [
+        "",
+        ":123",
+        "ntp.test:",
+        "ntp.test:0",
+        "ntp.test:65536",
+        "ntp.test:+1",
+        "192.0.2.1:x",
+        "[2001:db8::1]",
+        "[192.0.2.1:5",
+        "a b:1",
+    ] {
         check(bad, None);
     }
 }

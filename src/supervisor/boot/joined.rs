@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use super::network::{Network, Options, Report, Settings};
@@ -51,6 +51,16 @@ impl Joined {
         if let (Some(network), Some(settings)) = (&self.0, settings(source)) {
             network.change(settings);
         }
+    }
+
+    /// What stands.
+    pub(super) fn report(&self) -> Option<Report> {
+        self.0.as_ref().map(|network| network.report())
+    }
+
+    /// What stands, and a word whenever it changes.
+    pub(super) fn watch(&self) -> Option<watch::Receiver<Report>> {
+        self.0.as_ref().map(|network| network.watch())
     }
 
     /// Waits until it stands, or for a few seconds.
@@ -98,16 +108,13 @@ fn settings(source: &Source) -> Option<Settings> {
 /// What stands in the file and is not carried out must not be believed to be.
 fn tell_what_is_not_done(loaded: &Loaded, host: &str) {
     let mounts = loaded.hosts().get(host).is_some_and(|host| !host.mounts.is_empty());
-    let time_servers = loaded.effective(host).is_some_and(|effective| !effective.site.time_servers.is_empty());
-    for (name, is_set) in [("mounts", mounts), ("time-servers", time_servers)] {
-        if is_set {
-            lines::trouble(format_args!("`{name}` in fife.toml is not carried out by this version"));
-        }
+    if mounts {
+        lines::trouble("`mounts` in fife.toml is not carried out by this version");
     }
 }
 
 /// Says on the consoles what has changed.
-async fn tell(mut watch: tokio::sync::watch::Receiver<Report>) {
+async fn tell(mut watch: watch::Receiver<Report>) {
     let mut said = BTreeSet::new();
     while watch.changed().await.is_ok() {
         let report = watch.borrow_and_update().clone();

@@ -8,6 +8,7 @@
 //!     fife: starting VERSION, slot SLOT
 //!     fife: disk DISK, fife.toml on PARTITION, data on PARTITION
 //!     fife: e2fsck: …                                     when it had something to do
+//!     fife: clock: set to DATE, …                         when it was
 //!     fife: serving HOST (DOMAIN)
 //!     fife:   SERVICE ADDRESS                             one for each listener
 //!     fife:   address ADDRESS
@@ -27,7 +28,9 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::clock;
 use super::partitions::SystemDisk;
+use crate::appliance::disk::Grown;
 use crate::supervisor::Serving;
 
 /// How long a console may take before the rest of a text is not shown there: a serial line with 9600 baud shows 960 octets in it.
@@ -100,6 +103,17 @@ pub(super) fn disk(found: &SystemDisk) -> String {
     format!("disk {}, fife.toml on {}, data on {}", found.disk.display(), shown(found.esp.as_deref()), shown(data))
 }
 
+/// What is told when the data partition takes more of the disk than before.
+pub(super) fn grown(grown: &Grown) -> String {
+    let mib = |octets: u64| octets >> 20;
+    format!("the data partition has grown from {} to {} MiB", mib(grown.from), mib(grown.to))
+}
+
+/// What is told when the clock has been set.
+pub(super) fn clock(report: &clock::Report) -> String {
+    format!("clock: set to {}, {}", report.date(), report.brief())
+}
+
 /// What is told when every role serves.
 pub(super) fn serving(serving: &Serving<'_>, addresses: &[String]) -> String {
     let mut lines = vec![format!("serving {} ({})", serving.host, serving.domain)];
@@ -118,5 +132,11 @@ mod tests {
     fn every_line_of_a_text_is_marked_as_ours() {
         assert_eq!(super::prefixed("one\ntwo\n"), "fife: one\r\nfife: two\r\n");
         assert_eq!(super::prefixed(""), "");
+    }
+
+    #[test]
+    fn growth_is_told_in_words() {
+        let grown = crate::appliance::disk::Grown { from: 64 << 20, to: (400 << 20) + 17 };
+        assert_eq!(super::grown(&grown), "the data partition has grown from 64 to 400 MiB");
     }
 }

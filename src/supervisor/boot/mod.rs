@@ -6,12 +6,14 @@
 //! In this order, each room one step:
 //! - `mounts`: /proc, /sys, /dev, …; `modules`, `hotplug`: drivers for what is there, and for what turns up later;
 //! - `partitions`, `superblock`: the disk that the machine was booted from; `data`: checked, mounted, grown;
+//! - `clock`, `timed`: a clock that cannot be right is lifted before anything is dated; time servers are asked;
 //! - `logs`, `rotation`: lines and the kernel's records to the data partition;
 //! - `joined`: the network follows the file; `network`: links, addresses, DHCP; `names`: host name, resolv.conf;
 //! - `settings`: which fife.toml; then the supervisor runs, fed `watchdog`, with `orphans` reaped;
 //! - `trial`: a version that was just updated to is kept or given up;
 //! - `consoles`: the menu there; `trouble`: when it cannot; `power`: the end; `lines`: what consoles are told.
 
+pub mod clock;
 mod consoles;
 mod data;
 mod hotplug;
@@ -28,6 +30,7 @@ mod power;
 mod rotation;
 mod settings;
 mod superblock;
+mod timed;
 mod trial;
 mod trouble;
 mod watchdog;
@@ -42,17 +45,20 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, sethostname};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use self::clock::Begun;
 use super::control::{Asked, Reply, Request};
 use super::process::addresses;
-use super::{Ending, Serving, StartError, Supervisor};
-use crate::base::clock;
+use super::{Ending, Serving, Source, StartError, Supervisor};
+use crate::base::clock::monotonic;
 use hotplug::Hotplug;
 use joined::Joined;
 use logs::Logs;
 use partitions::SystemDisk;
 use settings::{Chosen, Places};
+use timed::Timed;
 use trouble::Next;
 use watchdog::Watchdog;
 
@@ -77,9 +83,21 @@ pub(super) struct Machine {
     watchdog: Arc<Watchdog>,
     wishes: watch::Receiver<Option<Ending>>,
     followed: Arc<Notify>,
+    joined: Joined,
+    timed: Timed,
 }
 
 impl Machine {
+    /// What stands of its network, and of its clock.
+    pub(super) fn reports(&self) -> (Option<network::Report>, clock::Report) {
+        (self.joined.report(), self.timed.report())
+    }
+
+    /// Sets the clock; whoever asked hears what came of it.
+    pub(super) fn set_clock(&self, unix_secs: u64, reply: oneshot::Sender<Reply>) {
+        self.timed.set(unix_secs, reply);
+    }
+
     /// How often `feed` is to be called.
     pub(super) fn feeding_interval(&self) -> Duration {
         self.watchdog.interval()
@@ -88,6 +106,12 @@ impl Machine {
     /// The supervisor's loop has come round.
     pub(super) fn feed(&self) {
         self.watchdog.feed();
+    }
+
+    /// Network and clock follow this file.
+    fn follow(&self, source: &Source) {
+        self.joined.follow(source);
+        self.timed.follow(source);
     }
 
     /// The host follows a changed file.
@@ -117,6 +141,7 @@ pub(super) fn tell_of_disk(words: Option<&str>) {
 struct Held {
     logs: Option<Logs>,
     watchdog: Option<Arc<Watchdog>>,
+    timed: Option<Timed>,
 }
 
 /// Whether the kernel started this process as the first one. In a container `fife run` may be process 1 too: it has another name.
@@ -133,6 +158,7 @@ pub fn boot() -> ! {
         lines::trouble("a fault of fife itself (above); the machine starts again");
         Ending::Reboot
     });
+    held.timed.iter().for_each(Timed::end);
     // Others that held it have ended with the event loop.
     power::down(ending, held.logs, held.watchdog.and_then(Arc::into_inner))
 }
@@ -143,6 +169,7 @@ fn run(held: &mut Held) -> Ending {
     let arguments = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     lines::say(lines::starting(argument(&arguments, "fife.slot=")));
     faults.iter().for_each(lines::trouble);
+    let mut begun = Begun::of_the_machine();
     set_up_kernel();
     let hotplug = start_modules();
     mounts::firmware();
@@ -159,6 +186,7 @@ fn run(held: &mut Held) -> Ending {
         None => lines::trouble("the disk has no partition for fife.toml"),
     }
     let data = prepare_data(&disk, argument(&arguments, "fife.fsck=") == Some("yes"));
+    timed::begin(&mut begun, data.is_ok().then_some(Path::new(data::DATA)));
     if data.is_ok() {
         match Logs::start(Path::new(data::DATA)) {
             Ok(logs) => held.logs = Some(logs),
@@ -170,7 +198,7 @@ fn run(held: &mut Held) -> Ending {
         Ok(runtime) => {
             let ending = runtime.block_on(async {
                 tokio::spawn(trial::watch(arguments));
-                host(held, &disk, data).await
+                host(held, &disk, data, begun).await
             });
             runtime.shutdown_background();
             ending
@@ -237,13 +265,13 @@ fn start_modules() -> Option<Hotplug> {
 
 /// Waits for the disk that the machine was booted from, as long as it takes.
 fn find_disk(arguments: &str, hotplug: Option<&Hotplug>) -> SystemDisk {
-    let begun = clock::monotonic();
+    let begun = monotonic();
     let mut said = false;
     loop {
         if let Some(disk) = partitions::find(arguments) {
             return disk;
         }
-        if !said && clock::monotonic() - begun >= DISK_PATIENCE {
+        if !said && monotonic() - begun >= DISK_PATIENCE {
             said = true;
             lines::trouble(format_args!(
                 "the disk that this machine was booted from does not show up; there is: {}. It is waited for",
@@ -274,7 +302,7 @@ fn prepare_data(disk: &SystemDisk, answer_yes: bool) -> Result<(), String> {
     data::mount(&data.device).map_err(|error| error.to_string())?;
     match crate::appliance::disk::grow(Path::new(data::DATA)) {
         Ok(None) => {}
-        Ok(Some(grown)) => lines::say(format_args!("the data partition has grown: {grown:?}")),
+        Ok(Some(grown)) => lines::say(lines::grown(&grown)),
         // What there is can be used.
         Err(error) => lines::trouble(format_args!("the data partition stays as it is: {error}")),
     }
@@ -282,7 +310,7 @@ fn prepare_data(disk: &SystemDisk, answer_yes: bool) -> Result<(), String> {
 }
 
 /// Runs the host until the machine is to end.
-async fn host(held: &mut Held, disk: &SystemDisk, data: Result<(), String>) -> Ending {
+async fn host(held: &mut Held, disk: &SystemDisk, data: Result<(), String>, begun: Begun) -> Ending {
     let wishes = match power::listen() {
         Ok(wishes) => wishes,
         Err(error) => {
@@ -292,7 +320,6 @@ async fn host(held: &mut Held, disk: &SystemDisk, data: Result<(), String>) -> E
     };
     let watchdog = Arc::new(Watchdog::arm());
     held.watchdog = Some(Arc::clone(&watchdog));
-    let machine = Machine { watchdog, wishes, followed: Arc::new(Notify::new()) };
     tokio::spawn(orphans::reap());
     let places = Places {
         config: Path::new(data::BOOT).join("fife.toml"),
@@ -300,16 +327,21 @@ async fn host(held: &mut Held, disk: &SystemDisk, data: Result<(), String>) -> E
         state: PathBuf::from(data::DATA),
     };
     consoles::keep(&places);
-    let joined = Joined::start(places.choose().ok().map(|chosen| chosen.source).as_ref());
-    tokio::spawn(keep_good(places.clone(), Arc::clone(&machine.followed), joined.clone()));
+    let source = places.choose().ok().map(|chosen| chosen.source);
+    let joined = Joined::start(source.as_ref());
     joined.settled().await;
+    let timed = Timed::start(begun, source.as_ref(), &joined);
+    held.timed = Some(timed.clone());
+    timed.asked(source.as_ref(), &joined).await;
+    let machine = Machine { watchdog, wishes, followed: Arc::new(Notify::new()), joined, timed };
+    tokio::spawn(keep_good(places.clone(), machine.clone()));
     let mut said = String::new();
     loop {
         let trouble = match &data {
             Err(trouble) => trouble.clone(),
             Ok(()) => match places.choose() {
                 Err(trouble) => trouble,
-                Ok(chosen) => match serve(chosen, &places, &machine, &joined).await {
+                Ok(chosen) => match serve(chosen, &places, &machine).await {
                     Ok(ending) => return ending,
                     Err(error) => error.to_string(),
                 },
@@ -327,8 +359,8 @@ async fn host(held: &mut Held, disk: &SystemDisk, data: Result<(), String>) -> E
     }
 }
 
-async fn serve(chosen: Chosen, places: &Places, machine: &Machine, joined: &Joined) -> Result<Ending, StartError> {
-    joined.follow(&chosen.source);
+async fn serve(chosen: Chosen, places: &Places, machine: &Machine) -> Result<Ending, StartError> {
+    machine.follow(&chosen.source);
     if let Some(fault) = &chosen.fault {
         lines::trouble(format_args!("the last good fife.toml runs, because of the present one:\n{fault}"));
     }
@@ -344,9 +376,13 @@ async fn serve(chosen: Chosen, places: &Places, machine: &Machine, joined: &Join
         warn!(%error, "the host name stays as it is");
     }
     let mending = chosen.fault.is_some().then(|| tokio::spawn(mend(places.clone(), supervisor.asked.clone())));
-    let telling = tokio::spawn(joined.clone().tell_roles(supervisor.asked.clone()));
+    let door = || supervisor.asked.clone();
+    let telling = [
+        tokio::spawn(machine.joined.clone().tell_roles(door())),
+        tokio::spawn(machine.timed.clone().tell_roles(door())),
+    ];
     let ending = supervisor.run().await;
-    telling.abort();
+    telling.iter().for_each(JoinHandle::abort);
     if let Some(mending) = mending {
         mending.abort();
     }
@@ -354,11 +390,11 @@ async fn serve(chosen: Chosen, places: &Places, machine: &Machine, joined: &Join
 }
 
 /// Keeps what serves as the last good configuration.
-async fn keep_good(places: Places, followed: Arc<Notify>, joined: Joined) {
+async fn keep_good(places: Places, machine: Machine) {
     loop {
-        followed.notified().await;
+        machine.followed.notified().await;
         if let Ok(chosen) = places.choose() {
-            joined.follow(&chosen.source);
+            machine.follow(&chosen.source);
         }
         if let Err(error) = places.keep() {
             warn!(%error, "the last good configuration is not kept");
@@ -386,7 +422,7 @@ async fn mend(places: Places, door: mpsc::Sender<Asked>) {
                 return info!("the host follows the mended fife.toml");
             }
             Ok(Reply::Refused(reason)) => lines::trouble(format_args!("fife.toml has changed, but:\n{reason}")),
-            Ok(Reply::Status(_) | Reply::Stopping) | Err(_) => return,
+            Ok(Reply::Status(_) | Reply::Stopping | Reply::Done(_)) | Err(_) => return,
         }
     }
 }

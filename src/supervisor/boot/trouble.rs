@@ -60,6 +60,7 @@ pub(super) async fn wait(what: &str, machine: &Machine, places: Option<&Places>,
                     answer(reply, Reply::Refused("it is tried; the console says how it went".to_owned()));
                     return Next::TryAgain;
                 }
+                Request::SetTime { unix_secs } => machine.set_clock(unix_secs, reply),
                 Request::Stop | Request::Reboot => {
                     answer(reply, Reply::Stopping);
                     return Next::End(if request == Request::Stop { Ending::Stop } else { Ending::Reboot });
