@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::{Begun, Clock, Report};
 use super::joined::Joined;
-use super::lines;
+use super::{lines, logs};
 use crate::config::identity::Identity;
 use crate::config::site::TimeServer;
 use crate::supervisor::control::{Asked, Reply, Request};
@@ -38,6 +38,8 @@ impl Timed {
     pub(super) fn start(begun: Begun, source: Option<&Source>, joined: &Joined) -> Self {
         let clock = Arc::new(Clock::start(begun, source.and_then(servers).unwrap_or_default(), joined.watch()));
         let said = clock.report().troubles;
+        // The consoles know it already; meanwhile there is a log.
+        said.iter().for_each(|trouble| logs::note(&told(trouble)));
         tokio::spawn(tell(Arc::clone(&clock), said.iter().map(told).collect()));
         Self(clock)
     }
@@ -116,12 +118,17 @@ async fn tell(clock: Arc<Clock>, mut said: BTreeSet<String>) {
     loop {
         let report = clock.report();
         let troubles: BTreeSet<String> = report.troubles.iter().map(told).collect();
-        troubles.difference(&said).for_each(lines::trouble);
+        for trouble in troubles.difference(&said) {
+            lines::trouble(trouble);
+            logs::note(trouble);
+        }
         said = troubles;
         let stepped = watch.changed().await;
         if stepped != steps {
             steps = stepped;
-            lines::say(lines::clock(&clock.report()));
+            let line = lines::clock(&clock.report());
+            lines::say(&line);
+            logs::note(&line);
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::report::{date, span};
+use super::report::{day, span};
 
 /// No machine runs a version so long after it was built: a clock beyond is wrong.
 const LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -137,16 +137,17 @@ pub(super) enum Refusal {
 }
 
 impl fmt::Display for Refusal {
+    /// Without what changes from round to round: each new text is told.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Early(then) => {
-                write!(f, "time servers name {}, which is over already: they are not believed", date(*then))
+                write!(f, "time servers name {}, which is over already: they are not believed", day(*then))
             }
-            Self::Late(then) => write!(f, "time servers name {}: they are not believed", date(*then)),
+            Self::Late(then) => write!(f, "time servers name {}: they are not believed", day(*then)),
             Self::Far(secs) => write!(
                 f,
                 "by the time servers the clock is {} {}: it is not moved so far while services run. Set the time (console, 3), or reboot",
-                span(secs.abs()),
+                span((secs.abs() / 60.0).round() * 60.0),
                 if *secs > 0.0 { "late" } else { "early" }
             ),
         }

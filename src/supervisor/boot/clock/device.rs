@@ -8,10 +8,9 @@
 //! the time, nor at the end of the machine. So it is left out of this, and we write the board's clock by ioctl in all three cases and once a day.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
@@ -124,7 +123,7 @@ impl Timepiece for Device {
     fn keep(&self) -> io::Result<()> {
         is_ours()?;
         let wanted = RtcTime::of(self.now()).ok_or(io::ErrorKind::InvalidInput)?;
-        let device = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(HARDWARE_CLOCK)?;
+        let device = File::open(HARDWARE_CLOCK)?;
         // SAFETY: the descriptor is open, and the kernel reads one rtc_time where `wanted` is.
         unsafe { rtc_set_time(device.as_raw_fd(), &raw const wanted) }?;
         Ok(())

@@ -224,14 +224,9 @@ impl Keeper {
         self.state.send_modify(|state| {
             for fault in faults.iter().filter(|fault| !state.servers.contains(fault)) {
                 match &fault.fault {
-                    Some(reason) => warn!(server = fault.server, reason, "a time server does not count"),
+                    Some(reason) => info!(server = fault.server, reason, "a time server does not count"),
                     None => info!(server = fault.server, "a time server answers"),
                 }
-            }
-            if let Err(reason) = &outcome
-                && state.refused.as_ref() != Some(reason)
-            {
-                warn!(reason, "the time servers are not followed");
             }
             state.servers = faults;
             // Nobody answered: what was wrong with the last answers still is.
@@ -311,7 +306,7 @@ impl Keeper {
             return Err(format!("{} cannot be: this version was built at {}", date(to), date(bounds.built)));
         }
         self.timepiece.set(to).map_err(|error| error.to_string())?;
-        warn!(to = date(to), "the clock was set by hand");
+        info!(to = date(to), "the clock was set by hand");
         self.book.take(to);
         self.book.write();
         self.schedule.first = true;

@@ -88,6 +88,11 @@ pub(super) fn date(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
+/// Its day.
+pub(super) fn day(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).format("%Y-%m-%d").to_string()
+}
+
 /// So many seconds, for people.
 pub(super) fn span(secs: f64) -> String {
     match secs {
