@@ -41,6 +41,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -59,6 +60,8 @@ use self::writer::Request;
 
 /// Payloads of an append above this are compressed and hashed on a thread for blocking work.
 const INLINE_BYTES_MAX: u64 = 256 * 1024;
+/// How often it is looked whether the disk of a closed ledger can be written again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// The queue's bytes are counted in units of this.
 const QUEUE_UNIT_BYTES: usize = 1024;
 /// Offsets within a segment are 32 bits.
@@ -296,6 +299,34 @@ impl Ledger {
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
         self.inner.reader.segments()
+    }
+
+    /// Whether an earlier failure of the disk has closed it: nothing is appended any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.counters.is_closed()
+    }
+
+    /// The same for who must not keep it open.
+    pub fn watch_closed(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let counters = Arc::clone(&self.inner.counters);
+        move || counters.is_closed()
+    }
+
+    /// Resolves when the ledger is closed and its disk can be written again: then its owner should open it anew, which finds out where it ends.
+    pub async fn can_be_opened_anew(&self) {
+        let reader = Arc::clone(&self.inner.reader);
+        loop {
+            tokio::time::sleep(PROBE_INTERVAL).await;
+            let reader = Arc::clone(&reader);
+            if self.is_closed()
+                && tokio::task::spawn_blocking(move || recovery::probe(reader.disk()))
+                    .await
+                    .is_ok_and(|probed| probed.is_ok())
+            {
+                return;
+            }
+        }
     }
 
     /// Counts since it was opened.

@@ -70,6 +70,15 @@ pub(super) fn open<D: Disk>(disk: D, options: Options, new_id: [u8; 16]) -> Resu
     Ok(Opened { tail, reader, recovery })
 }
 
+/// Whether the disk can be written, while nobody else writes there.
+pub(super) fn probe<D: Disk>(disk: &D) -> std::io::Result<()> {
+    let file = disk.create(UNFINISHED_NAME)?;
+    file.write_at(&[0; 512], 0)?;
+    file.sync_all()?;
+    disk.remove(UNFINISHED_NAME)?;
+    disk.sync()
+}
+
 /// What has been found of a ledger, segment by segment.
 struct Found<F> {
     ledger: [u8; 16],

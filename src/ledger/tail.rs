@@ -12,7 +12,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::disk::{Disk, DiskFile};
 use super::reader::{Reader, Segment};
@@ -54,9 +54,19 @@ pub(super) struct Counters {
     records: AtomicU64,
     groups: AtomicU64,
     bytes: AtomicU64,
+    /// The ledger is closed after a failure.
+    closed: AtomicBool,
 }
 
 impl Counters {
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     pub(super) fn read(&self) -> Statistics {
         Statistics {
             records: self.records.load(Ordering::Relaxed),
@@ -232,6 +242,7 @@ impl<D: Disk> Tail<D> {
             Err(second) => {
                 tracing::error!(segment = open.id, offset = open.end, %error, %second, "ledger closed");
                 self.closed = true;
+                self.counters.close();
             }
         }
         LedgerError::io(act, &name, error)

@@ -198,3 +198,20 @@ fn a_segment_that_is_not_full_is_sealed_on_request_and_can_be_removed() {
     assert_eq!(replay(&ledger, None), [(second, entry("two"))]);
     assert_eq!(ledger.check().unwrap().faults, []);
 }
+
+#[tokio::test]
+async fn a_ledger_that_a_failure_has_closed_wants_to_be_opened_anew_when_its_disk_can_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(dir.path());
+    let is_closed = ledger.watch_closed();
+    assert!(!is_closed());
+    ledger.inner.counters.close();
+    assert!(is_closed());
+    let moved = dir.path().with_extension("moved");
+    std::fs::rename(dir.path(), &moved).unwrap();
+    assert!(super::recovery::probe(ledger.inner.reader.disk()).is_err());
+    std::fs::rename(&moved, dir.path()).unwrap();
+    ledger.can_be_opened_anew().await;
+    drop(ledger);
+    open(dir.path());
+}

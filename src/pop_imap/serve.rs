@@ -34,6 +34,8 @@ pub enum Error {
     Store(#[from] StoreError),
     #[error("the mailbox store cannot go on")]
     StoreFailed,
+    #[error("the mailbox store was closed by a failure of the disk, which is well again: it is opened anew")]
+    StoreClosed,
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     #[error("a listening socket is not usable: {0}")]
@@ -65,7 +67,11 @@ pub async fn serve(mut handover: Handover) -> Result<(), Error> {
         settings,
     });
     metrics::show();
-    handover.serve_metrics(|| Health::Good);
+    let is_closed = store.watch_closed();
+    handover.serve_metrics(move || match is_closed() {
+        true => Health::Bad("the disk under the mailboxes has failed: nothing is taken or changed".into()),
+        false => Health::Good,
+    });
     let mut services = start(&mut handover, &context)?;
     handover.ready().await;
     info!("serving");
@@ -75,6 +81,7 @@ pub async fn serve(mut handover: Handover) -> Result<(), Error> {
             error!("the mailbox store has failed; the role ends, to be started again");
             Err(Error::StoreFailed)
         }
+        () = store.can_be_opened_anew() => Err(Error::StoreClosed),
     };
     services.shutdown().await;
     // The last handles to the store: dropping them closes it, which writes to the disk.

@@ -43,6 +43,8 @@ pub enum SmtpError {
     Listeners(#[from] io::Error),
     #[error(transparent)]
     Queue(#[from] QueueError),
+    #[error("the queue was closed by a failure of the disk, which is well again: it is opened anew")]
+    QueueClosed,
     #[error("no DNS resolver: {0}")]
     Dns(#[from] NetError),
     #[error("cannot do TLS as a client: {0}")]
@@ -54,7 +56,7 @@ pub enum SmtpError {
 /// Serves until shutdown: sessions on all listeners, the queue.
 ///
 /// # Errors
-/// The role could not start.
+/// The role could not start, or has to be started again.
 pub async fn serve(mut handover: Handover) -> Result<(), SmtpError> {
     let shutdown = handover.shutdown();
     let context = context(&handover).await?;
@@ -71,13 +73,19 @@ pub async fn serve(mut handover: Handover) -> Result<(), SmtpError> {
     let watched = Arc::clone(&context);
     handover.serve_metrics_and(move || health(&watched), desk::router(Arc::clone(&context)));
     handover.ready().await;
-    while let Some(ended) = loops.join_next().await {
-        if let Err(panic) = ended {
-            error!(%panic, "a task of the role ended by a panic: this is a bug in fife");
-            return Err(panic.into());
+    loop {
+        tokio::select! {
+            ended = loops.join_next() => match ended {
+                None => return Ok(()),
+                Some(Ok(())) => {}
+                Some(Err(panic)) => {
+                    error!(%panic, "a task of the role ended by a panic: this is a bug in fife");
+                    return Err(panic.into());
+                }
+            },
+            () = context.queue.can_be_opened_anew() => return Err(SmtpError::QueueClosed),
         }
     }
-    Ok(())
 }
 
 async fn context(handover: &Handover) -> Result<Arc<Context>, SmtpError> {
@@ -194,6 +202,9 @@ async fn watch_space(context: Arc<Context>, mut shutdown: Shutdown) {
 }
 
 fn health(context: &Context) -> Health {
+    if context.queue.is_closed() {
+        return Health::Bad("the disk under the queue has failed: mail is refused".into());
+    }
     if context.space.is_short() {
         return Health::Bad("too little free space: mail is refused".into());
     }

@@ -274,6 +274,16 @@ impl Store {
         drop(failed.wait_for(|failed| *failed).await);
     }
 
+    /// Tells whether a failure of the disk has closed it for changes; is no handle that would keep it open.
+    pub fn watch_closed(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        self.inner.ledger.watch_closed()
+    }
+
+    /// Resolves when it is closed, and the disk is well again: then it is to be opened anew.
+    pub async fn can_be_opened_anew(&self) {
+        self.inner.ledger.can_be_opened_anew().await;
+    }
+
     async fn ask(&self, request: Request, bytes: usize) -> Answer {
         match &self.inner.queue {
             Some(queue) => queue.ask(request, bytes).await,

@@ -168,6 +168,17 @@ impl Queue {
         Ok(Self { ledger, index: Mutex::new(index), changed: Notify::new() })
     }
 
+    /// Whether a failure of the disk has closed it: nothing comes in or goes out.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.ledger.is_closed()
+    }
+
+    /// Resolves when it is closed, and the disk is well again: then it is to be opened anew.
+    pub async fn can_be_opened_anew(&self) {
+        self.ledger.can_be_opened_anew().await;
+    }
+
     fn index(&self) -> MutexGuard<'_, Index> {
         // The index is consistent between its methods, which do not panic half-way.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
