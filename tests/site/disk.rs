@@ -107,3 +107,26 @@ fn a_site_that_starts_on_a_full_disk_is_read_and_deleted_from_and_refuses_mail_u
     assert!(status["roles"].as_array().unwrap().iter().all(|role| role["restarts"] == 0), "{status}");
     assert!(!site.log().contains("panicked"), "{}", site.log_tail());
 }
+
+#[test]
+fn a_disk_that_mail_has_filled_takes_mail_again_when_some_was_deleted() {
+    let Some(site) = on_small_disk(64, "free-space-min = \"24 MiB\"") else { return };
+    let fill = r"
+import base64, os, smtplib, sys
+smtp = smtplib.SMTP(sys.argv[1], int(sys.argv[2]), timeout=60)
+for taken in range(100):
+    text = base64.encodebytes(os.urandom(1 << 20)).replace(b'\n', b'\r\n')
+    try:
+        smtp.sendmail('s@elsewhere.test', [sys.argv[3]], b'Subject: big\r\n\r\n' + text)
+    except smtplib.SMTPException as error:
+        print(taken, error)
+        break
+";
+    let said = good(&python(fill, &[&site.ip(), &site.port("smtp"), USER]));
+    assert!(said.contains("452"), "{said}");
+    let taken = read(&site, &["big"]).len();
+    assert!(taken > 20 && said.starts_with(&format!("{taken} ")), "{taken} of {said}");
+    wait_for("mail to be taken", || send(&site, "after").0, || site.log_tail());
+    assert_eq!(read(&site, &[]), ["after"]);
+    assert!(site.log().contains("segment compacted"), "{}", site.log_tail());
+}
