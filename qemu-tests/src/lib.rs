@@ -6,7 +6,7 @@
 //! - `image`: the image that is tested, built when it is not there; `disk`: a guest's own copy, and what is put on it from outside;
 //! - `guest`: one machine, from power on to power cut; `console`: its serial line; `monitor`: QEMU's own (QMP);
 //! - `writes`: what a power cut at any moment leaves on a disk;
-//! - `shell`: commands inside a guest; `switch`: a network between guests; `client`: the least of SMTP and IMAP that a suite needs to see who answers.
+//! - `https`: files for guests; `shell`: commands inside a guest; `switch`: a network between guests; `client`: the least of SMTP and IMAP that a suite needs to see who answers.
 //!
 //! QEMU emulates (TCG): a minute is what a boot may take on a busy machine, eight seconds what it takes on an idle one.
 
@@ -16,6 +16,7 @@ pub mod client;
 pub mod console;
 pub mod disk;
 pub mod guest;
+pub mod https;
 pub mod image;
 pub mod monitor;
 pub mod shell;

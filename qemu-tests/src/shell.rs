@@ -50,8 +50,8 @@ pub fn prepare(disk: &Disk) {
     }
 }
 
-/// Signed bundles with the system of a fresh disk under other versions, on a FAT disk of its own. `broken`: with an initramfs that is none.
-pub fn bundles(dir: &Path, fresh: &Disk, versions: &[(&str, bool)]) -> Disk {
+/// Signed bundles with the system of a fresh disk under other versions, in a directory, and with more files of it on a FAT disk. `broken`: with an initramfs that is none.
+pub fn bundles(dir: &Path, fresh: &Disk, versions: &[(&str, bool)], more: &[&Path]) -> Disk {
     let signer = Signer::new(None, &image::root().join("target/image/keys")).unwrap();
     let linux = fresh.read_esp("fife/a/linux");
     let path = dir.join("bundles");
@@ -63,10 +63,15 @@ pub fn bundles(dir: &Path, fresh: &Disk, versions: &[(&str, bool)]) -> Disk {
         bundle::make(&bundle, version, "99.0", &linux, &initrd, &signer).unwrap();
         let signature: PathBuf = dir.join(format!("{version}.update.minisig"));
         for file in [bundle, signature] {
-            run("mcopy", &["-i", path.to_str().unwrap(), file.to_str().unwrap(), "::"]);
+            copy_to(&path, &file);
         }
     }
+    more.iter().for_each(|file| copy_to(&path, file));
     Disk::at(path)
+}
+
+fn copy_to(fat: &Path, file: &Path) {
+    run("mcopy", &["-i", fat.to_str().unwrap(), file.to_str().unwrap(), "::"]);
 }
 
 fn run(program: &str, arguments: &[&str]) {

@@ -2,12 +2,13 @@
 
 use fife_qemu_tests::client::{first_administrator, greeting, send, subjects, try_greeting};
 use fife_qemu_tests::switch::Switch;
-use fife_qemu_tests::{Disk, Firmware, Machine};
+use fife_qemu_tests::{Disk, Firmware, Machine, wait_for};
+use serde_json::json;
 
 const FRONT_MAC: &str = "52:54:00:00:01:01";
 const STORE_MAC: &str = "52:54:00:00:01:02";
 
-/// The file of both. The card behind which the tests are asks by DHCP; the other one joins the two.
+/// The file of both. The card behind which the tests are asks by DHCP; a VLAN over a pair of others joins the two.
 const SETTINGS: &str = r#"
 [site]
 name = "school"
@@ -22,8 +23,10 @@ match = { mac = "52:54:00:00:01:01" }
 roles = ["smtp"]
 [hosts.front.network.outside]
 mac = "52:54:00:00:00:aa"
+[hosts.front.network.pair]
+bond = ["eth1", "eth2"]
 [hosts.front.network.inside]
-mac = "52:54:00:00:01:01"
+vlan = { of = "pair", id = 7 }
 address = ["192.0.2.11/24"]
 [hosts.front.smtp]
 lmtp = "192.0.2.12:2424"
@@ -37,8 +40,10 @@ match = { mac = "52:54:00:00:01:02" }
 roles = ["ldap-proxy", "pop-imap"]
 [hosts.store.network.outside]
 mac = "52:54:00:00:00:aa"
+[hosts.store.network.pair]
+bond = ["eth1", "eth2"]
 [hosts.store.network.inside]
-mac = "52:54:00:00:01:02"
+vlan = { of = "pair", id = 7 }
 address = ["192.0.2.12/24"]
 [hosts.store.pop-imap]
 listen-lmtp-site = ["192.0.2.12:2424"]
@@ -53,9 +58,10 @@ fn two_machines_of_one_file_are_one_site() {
     let start = |name: &str, mac: &str| {
         let disk = Disk::of_image(&dir.path().join(name), 512);
         disk.write_esp("fife.toml", SETTINGS.as_bytes());
-        Machine::new(name, Firmware::Bios, &disk).switch(switch.path(), mac).start()
+        let second = mac.replace(":00:00:01:", ":00:00:02:");
+        Machine::new(name, Firmware::Bios, &disk).switch(switch.path(), mac).switch(switch.path(), &second).start()
     };
-    let (store, front) = (start("store", STORE_MAC), start("front", FRONT_MAC));
+    let (store, mut front) = (start("store", STORE_MAC), start("front", FRONT_MAC));
     let (admin, password) = first_administrator(&store);
     front.console.wait("fife: serving front");
     assert!(greeting(&front, 25).starts_with("220 front.example.test"));
@@ -66,7 +72,14 @@ fn two_machines_of_one_file_are_one_site() {
     assert!(taken, "{said}");
     assert_eq!(subjects(store.at(143), &admin, &password), ["across"]);
 
-    // The cable between them is pulled: mail for whom the front knows is taken and kept, for others put off, and nothing is refused.
+    // One cable of the pair is pulled: the other one carries on.
+    front.monitor.execute("set_link", &json!({ "name": "s0", "up": false }));
+    let (taken, said) = send(front.at(25), &admin, "by one cable");
+    assert!(taken, "{said}");
+    let arrived = || subjects(store.at(143), &admin, &password).contains(&"by one cable".to_owned()).then_some(());
+    wait_for("mail by one cable", arrived, || front.console.tail());
+
+    // All are pulled: mail for whom the front knows is taken and kept, for others put off, and nothing is refused.
     switch.cut(true);
     let (taken, said) = send(front.at(25), &admin, "while the cable is out");
     assert!(taken, "{said}");
@@ -75,12 +88,12 @@ fn two_machines_of_one_file_are_one_site() {
     switch.cut(false);
     let (taken, said) = send(front.at(25), &admin, "the cable is in");
     assert!(taken, "{said}");
-    fife_qemu_tests::wait_for(
+    wait_for(
         "mail to go through again",
-        || (subjects(store.at(143), &admin, &password).len() == 3).then_some(()),
+        || (subjects(store.at(143), &admin, &password).len() == 4).then_some(()),
         || front.console.tail(),
     );
     let mut found = subjects(store.at(143), &admin, &password);
     found.sort();
-    assert_eq!(found, ["across", "the cable is in", "while the cable is out"]);
+    assert_eq!(found, ["across", "by one cable", "the cable is in", "while the cable is out"]);
 }
