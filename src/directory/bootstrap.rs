@@ -13,20 +13,22 @@ use crate::config::secret::SecretText;
 /// Local part of the first administrator's address.
 const FIRST_ADMINISTRATOR: &str = "admin";
 
-/// Makes what the directory of a new site lacks, and tells the first administrator and his password;
+/// Makes what the directory of a new site lacks, and tells the first administrator, who gets this password;
 /// none when the site has an administrator already.
 ///
-/// `keep` is called with both before the administrator is made, and must make them durable (the
+/// `keep` is called with his address before he is made, and must make it durable with the password (the
 /// supervisor writes `first-admin.txt`): so a crash in between costs nothing. It can be called again
 /// at the next start, with another password; the last one holds.
 ///
 /// # Errors
-/// When the directory gives no answer or `keep` fails; the next call goes on from there.
+/// When the directory gives no answer or `keep` fails; the next call goes on from there. It has to bring the same password: what was not
+/// answered in time may be carried out later.
 pub async fn bootstrap(
     directory: &Directory,
     domain: &Domain,
-    keep: impl FnOnce(&Address, &SecretText) -> io::Result<()>,
-) -> Result<Option<(Address, SecretText)>, AdminError> {
+    password: &SecretText,
+    keep: impl FnOnce(&Address) -> io::Result<()>,
+) -> Result<Option<Address>, AdminError> {
     if admin::has_administrator(directory).await? {
         return Ok(None);
     }
@@ -43,8 +45,7 @@ pub async fn bootstrap(
         // Somebody took the role away from him; that was wanted.
         return Ok(None);
     }
-    let password = admin::generate_password();
-    keep(&address, &password).map_err(|error| AdminError::Keep(error.to_string()))?;
+    keep(&address).map_err(|error| AdminError::Keep(error.to_string()))?;
     let user = NewUser {
         address: address.clone(),
         name: "Administrator".to_owned(),
@@ -53,5 +54,5 @@ pub async fn bootstrap(
         admin: true,
     };
     admin::add_user(directory, &user).await?;
-    Ok(Some((address, password)))
+    Ok(Some(address))
 }

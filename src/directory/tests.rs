@@ -128,7 +128,8 @@ async fn answers_can_be_awaited_in_tasks_and_an_absent_server_is_told_as_unreach
         let resolved = directory.resolve(&address).await;
         let expanded = directory.expand(&address).await;
         let login = directory.authenticate("u1@example.test", &SecretText::new("x".into()), None).await;
-        let first = super::bootstrap(&directory, address.domain(), |_, _| Ok(())).await;
+        let password = SecretText::new("x".into());
+        let first = super::bootstrap(&directory, address.domain(), &password, |_| Ok(())).await;
         (resolved, expanded, login, first)
     });
     let (resolved, expanded, login, first) = task.await.unwrap();

@@ -67,12 +67,19 @@ impl Founding {
     pub(super) async fn found(self) -> Option<FirstAdministrator> {
         let file = self.state_dir.join(FILE_NAME);
         let directory = Directory::connect(&self.settings, &self.base_dn, &self.state_dir, None);
+        // The same in every attempt: one whose answer did not come in time may have been carried out.
+        let password = admin::generate_password();
+        let mut begun = None;
         loop {
-            match bootstrap(&directory, &self.domain, |address, password| keep(&file, address, password)).await {
+            let keep = |address: &Address| {
+                begun = Some(address.clone());
+                keep(&file, address, &password)
+            };
+            match bootstrap(&directory, &self.domain, &password, keep).await {
                 Ok(made) => {
                     // Computing them takes a moment that nobody needs to wait for.
                     tokio::spawn(make_keys(directory, self.domain));
-                    return made.map(|(address, password)| FirstAdministrator { address, password, file });
+                    return made.or(begun).map(|address| FirstAdministrator { address, password, file });
                 }
                 Err(error) => {
                     warn!(%error, "the directory cannot be given its first administrator yet");
