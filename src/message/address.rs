@@ -9,17 +9,17 @@ pub const ADDRESSES_MAX: usize = 1_000;
 /// Comments inside comments; deeper ones end the list.
 const COMMENT_DEPTH_MAX: usize = 16;
 
-/// One address; or the start of a group (`mailbox` is its name, `host` absent); or its end (both absent).
+/// One address; or the start of a group (`mailbox` is its name, `host` absent); or its end (both absent). `T`: a text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EnvelopeAddress {
+pub struct EnvelopeAddress<T = Vec<u8>> {
     /// Display name, or the comment that old messages have instead; not decoded.
-    pub name: Option<Vec<u8>>,
+    pub name: Option<T>,
     /// At-domain-list, the obsolete source route.
-    pub route: Option<Vec<u8>>,
+    pub route: Option<T>,
     /// Local part, unquoted.
-    pub mailbox: Option<Vec<u8>>,
+    pub mailbox: Option<T>,
     /// Domain; empty when the address has none, as absent would mark a group.
-    pub host: Option<Vec<u8>>,
+    pub host: Option<T>,
 }
 
 /// Splits the value of From, To and the like; `value` may be folded.

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::address::{self, EnvelopeAddress};
 use super::dot::{DotReader, DotWriter, Progress};
 use super::header;
-use super::structure::{Content, DEPTH_MAX, Envelope, PARTS_MAX, Part, Structure};
+use super::structure::{Content, DEPTH_MAX, Envelope, Fields, PARTS_MAX, Part, Structure};
 use crate::base::address::Address;
 
 /// Text that a dot reader keeps.
@@ -63,27 +63,31 @@ fn part(part: &Part, within: &Range<u32>, depth: usize, count: &mut usize) {
 }
 
 fn envelope(envelope: &Envelope) {
-    let Envelope { date, subject, from, sender, reply_to, to, cc, bcc, in_reply_to, message_id } = envelope;
-    [date, subject, in_reply_to, message_id].into_iter().flatten().for_each(|text| plain(text));
-    [from, sender, reply_to, to, cc, bcc].into_iter().for_each(|list| bounded(list));
+    let Fields { date, subject, from, sender, reply_to, to, cc, bcc, in_reply_to, message_id } = envelope.fields();
+    [date, subject, in_reply_to, message_id].into_iter().flatten().for_each(plain);
+    [from, sender, reply_to, to, cc, bcc].into_iter().for_each(bounded);
 }
 
 fn plain(text: &[u8]) {
     assert!(!text.iter().any(|octet| matches!(octet, b'\r' | b'\n' | 0)), "{:?}", text.escape_ascii().to_string());
 }
 
-fn bounded(list: &[EnvelopeAddress]) {
-    assert!(list.len() <= address::ADDRESSES_MAX);
+fn bounded<T: AsRef<[u8]>>(list: impl IntoIterator<Item = EnvelopeAddress<T>>) {
+    let mut count = 0;
     for EnvelopeAddress { name, route, mailbox, host } in list {
-        [name, route, mailbox, host].into_iter().flatten().for_each(|text| plain(text));
+        [name, route, mailbox, host].into_iter().flatten().for_each(|text| plain(text.as_ref()));
+        count += 1;
     }
+    assert!(count <= address::ADDRESSES_MAX);
 }
 
 /// As what was kept, and is not what it was.
 fn coding(data: &[u8]) {
     for octets in [data, &[&[1], data].concat()] {
         drop(Structure::decode(octets, 7));
-        drop(Envelope::decode(octets));
+        if let Ok(kept) = Envelope::decode(octets) {
+            [kept.fields().from, kept.fields().bcc].into_iter().for_each(|list| assert!(list.count() <= octets.len()));
+        }
     }
 }
 
@@ -92,9 +96,9 @@ fn fields(data: &[u8]) {
     assert!(end <= data.len());
     for field in header::fields(&data[..end]) {
         plain(&header::unfold(field.value));
-        bounded(&address::list(field.value));
+        bounded(address::list(field.value));
     }
-    bounded(&address::list(data));
+    bounded(address::list(data));
 }
 
 fn dots(data: &[u8]) {

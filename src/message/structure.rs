@@ -1,24 +1,24 @@
 //! The envelope and the MIME structure of a message, as IMAP shows them.
 //!
-//! Owns: `Structure`, `Envelope`, `Part`, reading them out of a message. Called by: the mailbox store (derives
+//! Owns: `Structure`, `Part`, reading them out of a message. Called by: the mailbox store (derives
 //! them once, at delivery, and keeps them in the coding of `coding`), IMAP (shows them), search.
 //! Never: decodes content; goes deeper than `DEPTH_MAX` or wider than `PARTS_MAX`, whatever the message does.
 //! Spec: RFC 9051 section 7.5.2 (ENVELOPE, BODYSTRUCTURE), RFC 2045, RFC 2046 section 5.1 (multipart).
 
 mod coding;
+mod envelope;
 
 use std::ops::Range;
 
-use super::address::{self, EnvelopeAddress};
-use super::header::{self, Field};
+use super::header;
 pub use super::mime::{Disposition, Mime, Param};
+use envelope::Draft;
+pub use envelope::{Addresses, ENVELOPE_FIELD_LEN_MAX, Envelope, Fields};
 
 /// Parts inside parts; deeper ones are shown as one leaf.
 pub const DEPTH_MAX: usize = 32;
 /// Parts of one message; what would be more is not split any further.
 pub const PARTS_MAX: usize = 1_000;
-/// Octets of one envelope field that are kept.
-pub const ENVELOPE_FIELD_LEN_MAX: usize = 64 << 10;
 
 /// Envelope and parts of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,22 +27,6 @@ pub struct Structure {
     pub envelope: Envelope,
     /// The message as a part: its header block, its body.
     pub root: Part,
-}
-
-/// The envelope structure of RFC 9051 section 7.5.2. Text is as in the header: unfolded, not decoded, any bytes but NUL, CR, LF.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Envelope {
-    pub date: Option<Vec<u8>>,
-    pub subject: Option<Vec<u8>>,
-    pub from: Vec<EnvelopeAddress>,
-    /// As `from` when the message has none (RFC 9051 section 7.5.2), so too `reply_to`.
-    pub sender: Vec<EnvelopeAddress>,
-    pub reply_to: Vec<EnvelopeAddress>,
-    pub to: Vec<EnvelopeAddress>,
-    pub cc: Vec<EnvelopeAddress>,
-    pub bcc: Vec<EnvelopeAddress>,
-    pub in_reply_to: Option<Vec<u8>>,
-    pub message_id: Option<Vec<u8>>,
 }
 
 /// A part of a message. Offsets count from the first byte of the message (of what the store gives: trace included).
@@ -104,47 +88,6 @@ impl Structure {
     }
 }
 
-impl Envelope {
-    /// Takes what `field` says, when it is one of the envelope's. The first of each name counts, but addresses add up
-    /// (RFC 5322 section 3.6 allows each once; some senders split To).
-    fn read(&mut self, field: &Field<'_>) {
-        let value = field.value.get(..ENVELOPE_FIELD_LEN_MAX).unwrap_or(field.value);
-        let text = |slot: &mut Option<Vec<u8>>| {
-            if slot.is_none() {
-                *slot = Some(header::unfold(value));
-            }
-        };
-        let addresses = |slot: &mut Vec<EnvelopeAddress>| {
-            slot.extend(address::list(value));
-            slot.truncate(address::ADDRESSES_MAX);
-        };
-        // Sorted out by length first: most fields of a message are none of these.
-        match (field.name.len(), field.name.to_ascii_lowercase().as_slice()) {
-            (4, b"date") => text(&mut self.date),
-            (7, b"subject") => text(&mut self.subject),
-            (11, b"in-reply-to") => text(&mut self.in_reply_to),
-            (10, b"message-id") => text(&mut self.message_id),
-            (4, b"from") => addresses(&mut self.from),
-            (6, b"sender") => addresses(&mut self.sender),
-            (8, b"reply-to") => addresses(&mut self.reply_to),
-            (2, b"to") => addresses(&mut self.to),
-            (2, b"cc") => addresses(&mut self.cc),
-            (3, b"bcc") => addresses(&mut self.bcc),
-            _ => {}
-        }
-    }
-
-    /// RFC 9051 section 7.5.2: absent or empty Sender and Reply-To are as From.
-    fn fill(&mut self) {
-        if self.sender.is_empty() {
-            self.sender.clone_from(&self.from);
-        }
-        if self.reply_to.is_empty() {
-            self.reply_to.clone_from(&self.from);
-        }
-    }
-}
-
 /// One walk through a message.
 struct Walk<'a> {
     message: &'a [u8],
@@ -157,13 +100,12 @@ impl<'a> Walk<'a> {
     }
 
     fn message(&mut self, range: Range<usize>, depth: usize) -> Structure {
-        let mut envelope = Envelope::default();
-        let root = self.part(range, depth, false, Some(&mut envelope));
-        envelope.fill();
-        Structure { envelope, root }
+        let mut draft = Draft::default();
+        let root = self.part(range, depth, false, Some(&mut draft));
+        Structure { envelope: draft.finish(), root }
     }
 
-    fn part(&mut self, range: Range<usize>, depth: usize, in_digest: bool, envelope: Option<&mut Envelope>) -> Part {
+    fn part(&mut self, range: Range<usize>, depth: usize, in_digest: bool, envelope: Option<&mut Draft>) -> Part {
         self.parts += 1;
         let body_start = range.start + header::block_end(self.bytes(&range));
         let mut mime = Mime::new(in_digest);

@@ -6,16 +6,15 @@ use super::pack::{Packer, Unpacker};
 use super::structure::{Content, DEPTH_MAX, Envelope, PARTS_MAX, Part, Structure};
 
 /// `name|route|mailbox|host` of each address, `-` for what is absent.
-fn shown(list: &[EnvelopeAddress]) -> String {
-    let text =
-        |text: &Option<Vec<u8>>| text.as_ref().map_or("-".into(), |text| String::from_utf8_lossy(text).into_owned());
-    let one = |a: &EnvelopeAddress| [&a.name, &a.route, &a.mailbox, &a.host].map(text).join("|");
-    list.iter().map(one).collect::<Vec<_>>().join(" ")
+fn shown<T: AsRef<[u8]>>(list: impl IntoIterator<Item = EnvelopeAddress<T>>) -> String {
+    let text = |text: Option<T>| text.map_or("-".into(), |text| String::from_utf8_lossy(text.as_ref()).into_owned());
+    let one = |a: EnvelopeAddress<T>| [a.name, a.route, a.mailbox, a.host].map(text).join("|");
+    list.into_iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
 fn addresses_are_split_as_envelopes_have_them() {
-    let check = |input: &str, expected: &str| assert_eq!(shown(&address::list(input.as_bytes())), expected, "{input}");
+    let check = |input: &str, expected: &str| assert_eq!(shown(address::list(input.as_bytes())), expected, "{input}");
     check("a@b", "-|-|a|b");
     check(" <a@b> ", "-|-|a|b");
     check("Jo Q <a@b>, c@d", "Jo Q|-|a|b -|-|c|d");
@@ -182,12 +181,13 @@ fn mime_fields_are_read_with_their_defaults() {
 fn envelopes_are_read_raw_and_filled() {
     let text = "Date: d\r\nSubject: =?utf-8?q?x?=\r\n y\r\nFrom: a@b\r\nTo: c@d\r\nTo: e@f\r\nReply-To: \r\nMessage-ID: <m>\r\nsubject: 2\r\n\r\n";
     let envelope = Structure::parse(text.as_bytes()).envelope;
-    assert_eq!(envelope.subject.as_deref(), Some(b"=?utf-8?q?x?= y".as_slice()));
-    assert_eq!(shown(&envelope.from), "-|-|a|b");
-    assert_eq!((&envelope.sender, &envelope.reply_to), (&envelope.from, &envelope.from));
-    assert_eq!(shown(&envelope.to), "-|-|c|d -|-|e|f");
-    assert_eq!(envelope.message_id.as_deref(), Some(b"<m>".as_slice()));
-    assert_eq!(envelope.in_reply_to, None);
+    let fields = envelope.fields();
+    assert_eq!(fields.subject, Some(b"=?utf-8?q?x?= y".as_slice()));
+    assert_eq!(shown(fields.from.clone()), "-|-|a|b");
+    assert_eq!((&fields.sender, &fields.reply_to), (&fields.from, &fields.from));
+    assert_eq!(shown(fields.to), "-|-|c|d -|-|e|f");
+    assert_eq!(fields.message_id, Some(b"<m>".as_slice()));
+    assert_eq!(fields.in_reply_to, None);
 }
 
 #[test]

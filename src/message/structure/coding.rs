@@ -3,7 +3,6 @@
 //! Owns: coding and decoding of `Structure`. Called by: the mailbox store. Never: trusts what it reads.
 
 use super::{Content, DEPTH_MAX, Disposition, Envelope, Mime, Param, Part, Structure};
-use crate::message::address::EnvelopeAddress;
 use crate::message::pack::{Malformed, Packer, Unpacker};
 
 /// First byte of the coding; another one means: derive it again.
@@ -42,7 +41,7 @@ impl Envelope {
     /// # Errors
     /// When `bytes` are not what `Structure::encode` gave.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        Reader { bytes: versioned(bytes)?, trace: 0 }.envelope()
+        Self::unpack(&mut versioned(bytes)?)
     }
 }
 
@@ -52,35 +51,8 @@ fn versioned(bytes: &[u8]) -> Result<Unpacker<'_>, Malformed> {
 }
 
 fn structure(out: &mut Packer, structure: &Structure) {
-    envelope(out, &structure.envelope);
+    structure.envelope.pack(out);
     part(out, &structure.root);
-}
-
-fn envelope(out: &mut Packer, envelope: &Envelope) {
-    let texts = [&envelope.date, &envelope.subject, &envelope.in_reply_to, &envelope.message_id];
-    for text in texts {
-        out.optional(text.as_deref());
-    }
-    addresses(out, &envelope.from);
-    for list in [&envelope.sender, &envelope.reply_to] {
-        // Nearly always as From: one byte then.
-        out.byte(u8::from(list == &envelope.from));
-        if list != &envelope.from {
-            addresses(out, list);
-        }
-    }
-    for list in [&envelope.to, &envelope.cc, &envelope.bcc] {
-        addresses(out, list);
-    }
-}
-
-fn addresses(out: &mut Packer, list: &[EnvelopeAddress]) {
-    out.count(list.len());
-    for address in list {
-        for text in [&address.name, &address.route, &address.mailbox, &address.host] {
-            out.optional(text.as_deref());
-        }
-    }
 }
 
 fn part(out: &mut Packer, part: &Part) {
@@ -141,30 +113,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn structure(&mut self, depth: usize) -> Result<Structure, Malformed> {
-        Ok(Structure { envelope: self.envelope()?, root: self.part(depth)? })
-    }
-
-    fn envelope(&mut self) -> Result<Envelope, Malformed> {
-        let [date, subject, in_reply_to, message_id] = [self.text()?, self.text()?, self.text()?, self.text()?];
-        let from = self.addresses()?;
-        let sender = if self.bytes.byte()? == 1 { from.clone() } else { self.addresses()? };
-        let reply_to = if self.bytes.byte()? == 1 { from.clone() } else { self.addresses()? };
-        let [to, cc, bcc] = [self.addresses()?, self.addresses()?, self.addresses()?];
-        Ok(Envelope { date, subject, from, sender, reply_to, to, cc, bcc, in_reply_to, message_id })
+        Ok(Structure { envelope: Envelope::unpack(&mut self.bytes)?, root: self.part(depth)? })
     }
 
     fn text(&mut self) -> Result<Option<Vec<u8>>, Malformed> {
         Ok(self.bytes.optional()?.map(<[u8]>::to_vec))
-    }
-
-    fn addresses(&mut self) -> Result<Vec<EnvelopeAddress>, Malformed> {
-        let count = self.bytes.count()?;
-        let mut list = Vec::with_capacity(count.min(64));
-        for _ in 0..count {
-            let [name, route, mailbox, host] = [self.text()?, self.text()?, self.text()?, self.text()?];
-            list.push(EnvelopeAddress { name, route, mailbox, host });
-        }
-        Ok(list)
     }
 
     fn offset(&mut self) -> Result<u32, Malformed> {

@@ -4,28 +4,27 @@
 //! Spec: RFC 3501 section 7.4.2.
 
 use super::write::nstring;
-use crate::message::address::EnvelopeAddress;
-use crate::message::structure::Envelope;
+use crate::message::structure::{Addresses, Envelope};
 
 /// Appends the envelope.
 pub(super) fn write(out: &mut Vec<u8>, envelope: &Envelope) {
+    let fields = envelope.fields();
     out.push(b'(');
-    nstring(out, envelope.date.as_deref());
+    nstring(out, fields.date);
     out.push(b' ');
-    nstring(out, envelope.subject.as_deref());
-    let lists = [&envelope.from, &envelope.sender, &envelope.reply_to, &envelope.to, &envelope.cc, &envelope.bcc];
-    for list in lists {
+    nstring(out, fields.subject);
+    for list in [fields.from, fields.sender, fields.reply_to, fields.to, fields.cc, fields.bcc] {
         out.push(b' ');
         write_list(out, list);
     }
     out.push(b' ');
-    nstring(out, envelope.in_reply_to.as_deref());
+    nstring(out, fields.in_reply_to);
     out.push(b' ');
-    nstring(out, envelope.message_id.as_deref());
+    nstring(out, fields.message_id);
     out.push(b')');
 }
 
-fn write_list(out: &mut Vec<u8>, list: &[EnvelopeAddress]) {
+fn write_list(out: &mut Vec<u8>, list: Addresses<'_>) {
     if list.is_empty() {
         nstring(out, None);
         return;
@@ -33,13 +32,13 @@ fn write_list(out: &mut Vec<u8>, list: &[EnvelopeAddress]) {
     out.push(b'(');
     for address in list {
         out.push(b'(');
-        nstring(out, address.name.as_deref());
+        nstring(out, address.name);
         out.push(b' ');
-        nstring(out, address.route.as_deref());
+        nstring(out, address.route);
         out.push(b' ');
-        nstring(out, address.mailbox.as_deref());
+        nstring(out, address.mailbox);
         out.push(b' ');
-        nstring(out, address.host.as_deref());
+        nstring(out, address.host);
         out.push(b')');
     }
     out.push(b')');

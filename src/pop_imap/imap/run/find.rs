@@ -85,7 +85,7 @@ fn decide<'a>(
                     let uids: Vec<u32> = chunk.iter().map(|candidate| candidate.uid).collect();
                     let envelopes = store.envelopes(open, &uids).await?;
                     left.extend(chunk.iter().zip(envelopes).filter_map(|(candidate, envelope)| {
-                        let day = search::sent_day(&envelope?.date?)?;
+                        let day = search::sent_day(envelope?.fields().date?)?;
                         days.contains(&day).then_some(*candidate)
                     }));
                 }

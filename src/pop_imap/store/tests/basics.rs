@@ -45,7 +45,7 @@ async fn a_delivered_message_is_there_for_each_recipient_with_its_own_trace() {
     assert_eq!(&expected[body], b"body 7\r\n");
     let envelope = store.envelopes(&inbox, &[9, 1]).await.unwrap();
     assert!(envelope[0].is_none());
-    assert_eq!(envelope[1].as_ref().unwrap().subject.as_deref(), Some(b"message 7".as_slice()));
+    assert_eq!(envelope[1].as_ref().unwrap().fields().subject, Some(b"message 7".as_slice()));
     let header = store.headers(&inbox, &[1]).await.unwrap().pop().unwrap().unwrap();
     assert_eq!(header, expected[..structure.root.header.end as usize]);
     assert!(store.check().unwrap().is_good());
