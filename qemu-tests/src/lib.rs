@@ -8,7 +8,7 @@
 //! - `writes`: what a power cut at any moment leaves on a disk;
 //! - `https`: files for guests; `shell`: commands inside a guest; `switch`: a network between guests; `client`: the least of SMTP and IMAP that a suite needs to see who answers.
 //!
-//! QEMU emulates (TCG): a minute is what a boot may take on a busy machine, eight seconds what it takes on an idle one.
+//! QEMU emulates (TCG): minutes are what a boot may take on a busy machine, eight seconds what it takes on an idle one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fault in the set-up ends the test")]
 
@@ -31,7 +31,7 @@ pub use disk::Disk;
 pub use guest::{Firmware, Guest, Machine};
 
 /// How long anything may take before it counts as hanging.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(300);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Asks again until there is an answer; past the deadline it fails and shows `context`.
