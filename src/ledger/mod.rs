@@ -60,8 +60,8 @@ use self::writer::Request;
 
 /// Payloads of an append above this are compressed and hashed on a thread for blocking work.
 const INLINE_BYTES_MAX: u64 = 256 * 1024;
-/// How often it is looked whether the disk of a closed ledger can be written again.
-const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often it is looked whether the disk of a closed ledger can be written again. The kernel says something of each attempt in vain.
+const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 /// The queue's bytes are counted in units of this.
 const QUEUE_UNIT_BYTES: usize = 1024;
 /// Offsets within a segment are 32 bits.
@@ -315,10 +315,8 @@ impl Ledger {
 
     /// Resolves when the ledger is closed and its disk can be written again: then its owner should open it anew, which finds out where it ends.
     pub async fn can_be_opened_anew(&self) {
-        let reader = Arc::clone(&self.inner.reader);
         loop {
-            tokio::time::sleep(PROBE_INTERVAL).await;
-            let reader = Arc::clone(&reader);
+            let reader = Arc::clone(&self.inner.reader);
             if self.is_closed()
                 && tokio::task::spawn_blocking(move || recovery::probe(reader.disk()))
                     .await
@@ -326,6 +324,7 @@ impl Ledger {
             {
                 return;
             }
+            tokio::time::sleep(PROBE_INTERVAL).await;
         }
     }
 

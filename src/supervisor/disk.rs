@@ -90,6 +90,10 @@ pub(super) struct Disk {
     file: PathBuf,
     /// The block device in sysfs; none where there is none (tmpfs, overlays, containers that do not see it).
     device: Option<PathBuf>,
+    /// ext4's count of errors, and what it was.
+    errors: Option<(PathBuf, u64)>,
+    /// Writing failed after there were more errors. The kernel is not asked again: it says something on the console each time.
+    has_failed: bool,
     /// The file system has no means to allocate blocks ahead.
     is_unable: bool,
 }
@@ -101,7 +105,10 @@ impl Disk {
             .ok()
             .map(|facts| PathBuf::from(format!("/sys/dev/block/{}:{}", major(facts.dev()), minor(facts.dev()))));
         let device = device.filter(|device| device.exists());
-        Self { dir: dir.to_owned(), file: dir.join("reserve"), device, is_unable: false }
+        let name = device.as_ref().and_then(|device| fs::read_link(device).ok()?.file_name().map(PathBuf::from));
+        let errors = name.map(|name| Path::new("/sys/fs/ext4").join(name).join("errors_count"));
+        let errors = errors.and_then(|file| Some((file.clone(), errors_in(&file)?)));
+        Self { dir: dir.to_owned(), file: dir.join("reserve"), device, errors, has_failed: false, is_unable: false }
     }
 
     /// How it is. Takes a reserve of up to so many octets when there is room for two, gives it up when nothing else is left. None: that cannot
@@ -113,7 +120,7 @@ impl Disk {
         let mut condition = Condition { size, free, reserve: self.held(), trouble: None };
         if self.device.as_ref().is_some_and(|device| !device.exists()) {
             condition.trouble = Some(Trouble::Gone);
-        } else if found.flags().contains(FsFlags::ST_RDONLY) {
+        } else if found.flags().contains(FsFlags::ST_RDONLY) || self.fails() {
             condition.trouble = Some(Trouble::ReadOnly);
         } else {
             self.balance(&mut condition, reserve_max.min(size / PART_OF_DISK));
@@ -125,6 +132,22 @@ impl Disk {
     pub(super) fn look_first(&mut self) -> Option<Condition> {
         let held = self.held();
         self.look(held)
+    }
+
+    /// Whether nothing can be written since an error. A kernel that gives a file system up (ext4's `errors=remount-ro`) does not show it as
+    /// read-only any more.
+    fn fails(&mut self) -> bool {
+        if let Some((file, known)) = &mut self.errors
+            && !self.has_failed
+            && let Some(errors) = errors_in(file)
+            && errors != std::mem::replace(known, errors)
+        {
+            let probe = self.dir.join("run/probe");
+            let probed = durable::replace(&probe, b"", 0o600).and_then(|()| fs::remove_file(&probe));
+            // A full disk is another matter.
+            self.has_failed = probed.is_err_and(|error| error.kind() != io::ErrorKind::StorageFull);
+        }
+        self.has_failed
     }
 
     /// Octets that the reserve holds. A file that was copied may be a hole.
@@ -180,6 +203,11 @@ impl Disk {
             Ok(()) => durable::sync_parent(&self.file),
         }
     }
+}
+
+/// The number in ext4's count of errors.
+fn errors_in(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 /// Looks again and again, and tells the supervisor, until that has ended.

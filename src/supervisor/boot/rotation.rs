@@ -1,12 +1,18 @@
 //! A log file that never grows over its bound.
 //!
 //! Owns: `Rotating`. Called by: `logs`. Never: stops or waits for a disk that is full: what cannot be written is counted, and the
-//! count is written when there is room again.
+//! count is written when there is room again; nor does it go on and on against a disk that fails.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::base::clock;
+
+/// How long nothing is tried after a failure of the disk: the kernel says something of each, and that would be the next line of its log.
+const FAILURE_PAUSE: Duration = Duration::from_secs(60);
 
 /// A file and its predecessors: `NAME`, `NAME.1` (younger) to `NAME.N` (oldest).
 ///
@@ -21,20 +27,27 @@ pub(super) struct Rotating {
     len: u64,
     /// Lines that could not be written since the last one that could.
     lost: u64,
+    /// The disk has failed: until then, lines are only counted.
+    rests_until: Option<Instant>,
 }
 
 impl Rotating {
     /// Appends to what is there.
     pub(super) fn open(path: PathBuf, len_max: u64, keep: u32) -> Self {
-        Self { path, len_max, keep, file: None, len: 0, lost: 0 }
+        Self { path, len_max, keep, file: None, len: 0, lost: 0, rests_until: None }
     }
 
     /// Appends one line, which ends with its line end. Answers an error the first time of several.
     pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.rests_until.is_some_and(|until| clock::monotonic() < until) {
+            self.lost += 1;
+            return Ok(());
+        }
         match self.try_append(line) {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.lost += 1;
+                self.rests_until = (!is_full(&error)).then(|| clock::monotonic() + FAILURE_PAUSE);
                 if self.lost == 1 { Err(error) } else { Ok(()) }
             }
         }
@@ -67,7 +80,7 @@ impl Rotating {
         };
         let written = file.write_all(octets);
         // Half a line on a full disk is cut off again, or the next one would stand behind it.
-        if written.is_err() {
+        if written.as_ref().is_err_and(is_full) {
             file.set_len(self.len).ok();
         }
         written?;
@@ -109,6 +122,11 @@ impl Rotating {
     }
 }
 
+/// Whether an error goes away when there is room.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 #[cfg(test)]
 mod tests {
     use super::Rotating;
@@ -146,6 +164,21 @@ mod tests {
         (log.path, log.file) = (dir.path().join("a.log"), None);
         log.append(b"three\n").unwrap();
         let text = fs::read_to_string(dir.path().join("a.log")).unwrap();
+        assert!(text.contains("2 lines could not be written") && text.ends_with("three\n"), "{text}");
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_left_alone_for_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("missing/a.log");
+        let mut log = Rotating::open(path.clone(), 1 << 20, 2);
+        assert!(log.append(b"one\n").is_err());
+        fs::create_dir(dir.path().join("missing")).unwrap();
+        log.append(b"two\n").unwrap();
+        assert!(!path.exists());
+        log.rests_until = Some(crate::base::clock::monotonic());
+        log.append(b"three\n").unwrap();
+        let text = fs::read_to_string(path).unwrap();
         assert!(text.contains("2 lines could not be written") && text.ends_with("three\n"), "{text}");
     }
 
