@@ -248,6 +248,11 @@ impl Guest {
         self.monitor.execute("system_powerdown", &json!({}));
     }
 
+    /// Presses these keys at once, as "ctrl-alt-delete".
+    pub fn press_keys(&mut self, keys: &str) {
+        self.monitor.execute("human-monitor-command", &json!({ "command-line": format!("sendkey {keys}") }));
+    }
+
     /// Waits until the machine is off (or wants to start again, and may not).
     pub fn wait_off(&mut self) {
         let child = &mut self.child;

@@ -6,14 +6,30 @@ use std::process::{Child, Command, Stdio};
 
 use fife_image::disk::{DATA_FIRST_LBA, ESP_FIRST_LBA, SECTOR};
 use fife_image::initramfs::Archive;
-use fife_qemu_tests::client::greeting;
+use fife_qemu_tests::client::{first_administrator, greeting, send, subjects};
+use fife_qemu_tests::shell::{self, Shell};
 use fife_qemu_tests::{Disk, Firmware, Guest, Machine, wait_for};
+use serde_json::json;
 
 /// Nothing may end so.
 const NEVER: [&str; 2] = ["Kernel panic", "panicked"];
 
-fn boot(disk: &Disk) -> Guest {
-    Machine::new("mail1", Firmware::Bios, disk).start()
+/// Boots a disk that `shell::prepare` has put a shell on.
+fn boot(dir: &Path, disk: &Disk) -> (Guest, Shell) {
+    let socket = dir.join("shell");
+    // Of an earlier guest.
+    std::fs::remove_file(&socket).ok();
+    let serial = Shell::arguments(&socket);
+    let machine = Machine::new("mail1", Firmware::Bios, disk);
+    let guest = machine.more(&serial.each_ref().map(String::as_str)).start();
+    (guest, Shell::connect(&socket))
+}
+
+/// A disk with a shell.
+fn disk_with_shell(dir: &Path) -> Disk {
+    let disk = Disk::of_image(&dir.join("disk"), 512);
+    shell::prepare(&disk);
+    disk
 }
 
 /// Boots without firmware and loader; `overlay` is laid over the system.
@@ -50,29 +66,31 @@ fn off(mut guest: Guest) {
 }
 
 /// Runs debugfs on the data partition of a disk that no guest uses.
-fn debugfs(disk: &Disk, request: &str) {
+fn debugfs(disk: &Disk, request: &str) -> String {
     let device = format!("{}?offset={}", disk.path().display(), DATA_FIRST_LBA * SECTOR);
     let output = Command::new("/sbin/debugfs").args(["-w", "-R", request, &device]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
 fn a_broken_file_is_told_and_the_last_good_one_runs_also_when_its_partition_is_garbage() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::of_image(&dir.path().join("disk"), 512);
+    let machine = Machine::new("mail1", Firmware::Bios, &disk);
     let good = disk.read_esp("fife.toml");
     let broken = b"[site]\nname = \"school\"\ndomane = \"example.test\"\n";
     disk.write_esp("fife.toml", broken);
 
     // The first boot: there is no last good one.
-    let guest = boot(&disk);
+    let guest = machine.start();
     guest.console.wait_unless("fife: trouble: this machine does not serve", &NEVER);
     guest.console.wait_unless("fife.toml:3:1", &NEVER);
     guest.console.wait_unless("did you mean `domain`?", &NEVER);
     off(guest);
 
     disk.write_esp("fife.toml", &good);
-    let guest = boot(&disk);
+    let guest = machine.start();
     guest.console.wait_unless("fife: serving mail1 (example.test)", &["trouble", "Kernel panic"]);
     assert!(greeting(&guest, 25).starts_with("220 "));
     wait_for(
@@ -83,7 +101,7 @@ fn a_broken_file_is_told_and_the_last_good_one_runs_also_when_its_partition_is_g
     off(guest);
 
     disk.write_esp("fife.toml", broken);
-    let guest = boot(&disk);
+    let guest = machine.start();
     guest.console.wait_unless("fife: trouble: the last good fife.toml runs", &NEVER);
     guest.console.wait_unless("did you mean `domain`?", &NEVER);
     guest.console.wait_unless("fife: serving mail1 (example.test)", &NEVER);
@@ -101,6 +119,85 @@ fn a_broken_file_is_told_and_the_last_good_one_runs_also_when_its_partition_is_g
     guest.console.wait_unless("fife: trouble: the last good fife.toml runs", &NEVER);
     guest.console.wait_unless("fife: serving mail1 (example.test)", &NEVER);
     assert!(greeting(&guest, 25).starts_with("220 "));
+    off(guest);
+}
+
+#[test]
+fn a_full_disk_refuses_mail_for_now_also_after_a_restart_and_loses_none() {
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    let disk = disk_with_shell(dir.path());
+    let (mut guest, shell) = boot(dir.path(), &disk);
+    let (administrator, password) = first_administrator(&guest);
+    let mail = |guest: &Guest| subjects(guest.at(143), &administrator, &password);
+    let take = |guest: &Guest, subject: &str| {
+        let taken = || send(guest.at(25), &administrator, subject).0.then_some(());
+        wait_for(&format!("{subject} to be taken"), taken, || guest.console.tail());
+    };
+    let refused = |guest: &Guest| {
+        let answer = || send(guest.at(25), &administrator, "refused").1.contains("452 4.3.1").then_some(());
+        wait_for("mail to be refused", answer, || guest.console.tail());
+    };
+    take(&guest, "before");
+    shell.wait();
+    // At once, and all but some blocks.
+    let free = "$(($(df -k /data | awk 'END { print $4 }') * 1024 - 32768))";
+    let (said, code) = shell.run(&format!("fallocate -l {free} /data/filler"));
+    assert_eq!(code, 0, "{said}");
+    guest.console.wait_unless("fife: trouble: the disk is full (", &NEVER);
+    refused(&guest);
+    assert_eq!(mail(&guest), ["before"]);
+    shell.run("rm /data/filler");
+    guest.console.wait_unless("fife: the disk is well again", &NEVER);
+    take(&guest, "between");
+    guest.press_keys("ctrl-alt-delete");
+    guest.console.wait_unless("fife: rebooting", &NEVER);
+    guest.wait_off();
+
+    debugfs(&disk, "write /dev/null filler");
+    let free =
+        debugfs(&disk, "stats").lines().find_map(|line| line.strip_prefix("Free blocks:")?.trim().parse::<u64>().ok());
+    debugfs(&disk, &format!("fallocate filler 0 {}", free.unwrap() - 8));
+    let (mut guest, shell) = boot(dir.path(), &disk);
+    guest.console.wait_unless("fife: trouble: the disk is full (", &NEVER);
+    guest.console.wait_unless("fife: serving mail1", &NEVER);
+    refused(&guest);
+    assert_eq!(mail(&guest), ["before", "between"]);
+    shell.wait();
+    let (said, code) = shell.run("fife status --config /boot/fife.toml");
+    assert!(code == 1 && said.contains("the disk is full ("), "{said}");
+    shell.run("rm /data/filler");
+    guest.console.wait_unless("fife: the disk is well again", &NEVER);
+    take(&guest, "after");
+    assert_eq!(mail(&guest), ["before", "between", "after"]);
+    shell.begin("fife reboot --config /boot/fife.toml");
+    guest.console.wait_unless("fife: rebooting", &NEVER);
+    guest.wait_off();
+}
+
+#[test]
+fn a_disk_that_fails_and_vanishes_is_told_nothing_is_taken_and_the_machine_can_be_switched_off() {
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    let disk = disk_with_shell(dir.path());
+    let (mut guest, shell) = boot(dir.path(), &disk);
+    let (administrator, _) = first_administrator(&guest);
+    wait_for(
+        "mail to be taken",
+        || send(guest.at(25), &administrator, "before").0.then_some(()),
+        || guest.console.tail(),
+    );
+    shell.wait();
+    // Every access fails from now on.
+    guest.monitor.execute("human-monitor-command", &json!({ "command-line": "drive_del d0" }));
+    let (taken, said) = send(guest.at(25), &administrator, "lost");
+    assert!(!taken && said.contains("<** 4"), "{said}");
+    guest.console.wait_unless("fife: trouble: the disk with the mail cannot be written any more", &NEVER);
+    let (said, code) = shell.run("cd -P /sys/block/vda/device/.. && echo 1 > remove");
+    assert_eq!(code, 0, "{said}");
+    guest.console.wait_unless("fife: trouble: the disk with the mail is gone", &NEVER);
+    let (taken, said) = send(guest.at(25), &administrator, "lost");
+    assert!(!taken && said.contains("<** 4"), "{said}");
+    let lines = guest.console.text().lines().count();
+    assert!(lines < 400, "{lines} lines");
     off(guest);
 }
 
