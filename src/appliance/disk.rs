@@ -14,7 +14,7 @@ mod overlay;
 mod tests;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ use gpt::partition::Partition;
 use gpt::{GptConfig, GptError};
 
 use super::block::{SECTOR, Volume};
+use super::superblock::{Superblock, System};
 pub(super) use overlay::Overlay;
 
 /// Where the entries begin, behind protective MBR and header.
@@ -291,38 +292,14 @@ fn tell_kernel(disk: &File, op: libc::c_int, number: u32, first_lba: u64, last_l
     told.map(drop)
 }
 
-/// Where an ext4 superblock lies in its volume, and what it is known by (Documentation/filesystems/ext4/super.rst).
-const SUPERBLOCK_AT: u64 = 1024;
-const MAGIC_AT: usize = 0x38;
-const EXT4_MAGIC: [u8; 2] = [0x53, 0xef];
-const BLOCKS_LOW_AT: usize = 0x4;
-const BLOCKS_HIGH_AT: usize = 0x150;
-const BLOCK_SIZE_AT: usize = 0x18;
-
-/// Blocks of an ext4 filesystem, and octets of a block; `None` when it is none.
-fn ext4_size(volume: &mut (impl Read + Seek)) -> io::Result<Option<(u64, u64)>> {
-    let mut superblock = [0; 1024];
-    volume.seek(SeekFrom::Start(SUPERBLOCK_AT))?;
-    volume.read_exact(&mut superblock)?;
-    let number = |at: usize| {
-        let octets = superblock.get(at..at + 4).and_then(|octets| octets.try_into().ok());
-        octets.map_or(0, u32::from_le_bytes)
-    };
-    if superblock.get(MAGIC_AT..MAGIC_AT + 2) != Some(&EXT4_MAGIC) || number(BLOCK_SIZE_AT) > 6 {
-        return Ok(None);
-    }
-    let blocks = u64::from(number(BLOCKS_HIGH_AT)) << 32 | u64::from(number(BLOCKS_LOW_AT));
-    Ok(Some((blocks, 1024 << number(BLOCK_SIZE_AT))))
-}
-
 /// Grows a mounted ext4 to fill its partition. Returns whether there was anything to do.
 fn resize_filesystem(mount_point: &Path, volume: &Volume, octets: u64) -> Result<bool, DiskError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| DiskError::Io { path, source }
     };
-    let mut device = File::open(&volume.device).map_err(io(&volume.device))?;
-    let Some((blocks, block)) = ext4_size(&mut device).map_err(io(&volume.device))? else { return Ok(false) };
+    let found = Superblock::read(&volume.device).map_err(io(&volume.device))?;
+    let Some(System::Ext { blocks, block, .. }) = found.map(|found| found.system) else { return Ok(false) };
     let wanted = octets / block;
     if wanted <= blocks {
         return Ok(false);

@@ -4,6 +4,7 @@
 //! `fife install|update|preflight`. Never: does anything on a machine that did not boot from fife's image, unless told the disk.
 //!
 //! - `block`: disks and partitions as the kernel shows them; `disk`: the partition table, and growing into a larger disk;
+//! - `superblock`: which file system lies on one;
 //! - `slots`: which of the two systems is booted next, in the words of both loaders;
 //! - `bundle`: an update as a file, and its signature; `fetch`: over HTTP; `update`: from there to the other slot;
 //! - `install`: onto another disk; `filesystem`: what is there now;
@@ -17,4 +18,5 @@ pub mod filesystem;
 pub mod install;
 pub mod preflight;
 pub mod slots;
+pub mod superblock;
 pub mod update;

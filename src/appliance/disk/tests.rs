@@ -118,14 +118,3 @@ fn whenever_the_power_goes_the_kernel_reads_the_old_table_or_the_new_one() {
         }
     }
 }
-
-#[test]
-fn the_size_of_an_ext4_is_read_from_its_superblock() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("data");
-    File::create(&path).unwrap().set_len(8 * MIB).unwrap();
-    assert_eq!(ext4_size(&mut File::open(&path).unwrap()).unwrap(), None);
-    let made = Command::new("/sbin/mke2fs").args(["-q", "-t", "ext4", "-b", "4096"]).arg(&path).status();
-    assert!(made.unwrap().success());
-    assert_eq!(ext4_size(&mut File::open(&path).unwrap()).unwrap(), Some((2048, 4096)));
-}

@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use nix::mount::MsFlags;
 
 use super::mounts;
-use super::superblock::{Condition, Superblock};
+use crate::appliance::superblock::{Condition, Superblock, System};
 
 /// Where the partition with `fife.toml` and the two slots of the system is.
 pub(super) const BOOT: &str = "/boot";
@@ -46,9 +46,9 @@ pub(super) enum DataError {
 /// Checks the file system if it was not left in order. What e2fsck did is in the text.
 pub(super) fn check(device: &Path, answer_yes: bool) -> Result<Option<String>, DataError> {
     let read = |source| DataError::Read { device: device.to_owned(), source };
-    let condition = match Superblock::read(device).map_err(read)? {
-        Superblock::Ext { condition, .. } => condition,
-        Superblock::Fat { .. } | Superblock::Unknown => return Err(DataError::NoExt4(device.to_owned())),
+    let found = Superblock::read(device).map_err(read)?;
+    let Some(System::Ext { condition, .. }) = found.map(|found| found.system) else {
+        return Err(DataError::NoExt4(device.to_owned()));
     };
     if is_read_only(device) {
         // Nothing can be put right there; whether it can be read is the mount's to say.

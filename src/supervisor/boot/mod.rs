@@ -5,7 +5,7 @@
 //!
 //! In this order, each room one step:
 //! - `mounts`: /proc, /sys, /dev, …; `modules`, `hotplug`: drivers for what is there, and for what turns up later;
-//! - `partitions`, `superblock`: the disk that the machine was booted from; `data`: checked, mounted, grown;
+//! - `partitions`: the disk that the machine was booted from; `data`: checked, mounted, grown;
 //! - `clock`, `timed`: a clock that cannot be right is lifted before anything is dated; time servers are asked;
 //! - `logs`, `rotation`: lines and the kernel's records to the data partition;
 //! - `joined`: the network follows the file; `network`: links, addresses, DHCP; `names`: host name, resolv.conf;
@@ -29,7 +29,6 @@ mod partitions;
 mod power;
 mod rotation;
 mod settings;
-mod superblock;
 mod timed;
 mod trial;
 mod trouble;

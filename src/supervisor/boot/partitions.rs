@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use gpt::partition_types;
 
-use super::superblock::Superblock;
+use crate::appliance::superblock::Superblock;
 
 const BLOCK_DEVICES: &str = "/sys/class/block";
 const LOADER_VARIABLE: &str = "/sys/firmware/efi/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
@@ -146,7 +146,7 @@ fn read_disk(device: PathBuf, seen: &[(u32, PathBuf)]) -> Option<Disk> {
             guid: entry.part_guid.to_string().to_ascii_lowercase(),
             is_esp: entry.part_type_guid == partition_types::EFI,
             name: entry.name.clone(),
-            label: Superblock::read(device).map(|block| block.label().to_owned()).unwrap_or_default(),
+            label: Superblock::read(device).ok().flatten().map(|found| found.label).unwrap_or_default(),
         })
     };
     Some(Disk { partitions: seen.iter().filter_map(one).collect(), device })
