@@ -74,6 +74,11 @@ pub(super) fn table(status: &Status) -> String {
         let silent = clock.servers.iter().filter_map(|one| Some(format!("{}: {}", one.server, one.fault.as_ref()?)));
         lines.extend(silent.chain(clock.troubles.clone()).map(|line| format!("{:<12} {line}", "")));
     }
+    for mount in &status.mounts {
+        let source = mount.source.as_ref().unwrap_or(&mount.device);
+        lines.push(format!("mount {:<12} {:<8} {source} at {}", mount.name, mount.state.name(), mount.at));
+        lines.extend(mount.reason.iter().map(|reason| format!("{:<12} {reason}", "")));
+    }
     if !status.metrics.is_empty() {
         lines.push(format!("metrics and health: {}", status.metrics.join(", ")));
     }

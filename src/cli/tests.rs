@@ -5,7 +5,7 @@ use clap::{CommandFactory, Parser};
 use super::{Line, run, status};
 use crate::config::hosts::Role;
 use crate::supervisor::boot::{clock, network};
-use crate::supervisor::status::{DiskStatus, ListenerStatus, RoleStatus, State, Status};
+use crate::supervisor::status::{DiskStatus, ListenerStatus, MountState, MountStatus, RoleStatus, State, Status};
 use crate::supervisor::{FirstAdministrator, Serving};
 
 #[test]
@@ -103,6 +103,7 @@ fn the_status_says_what_is_wrong_below_the_role() {
             servers: vec![clock::ServerReport { server: "ntp.test".into(), fault: Some("does not answer".into()) }],
             troubles: vec!["the hardware clock says 1970".into()],
         }),
+        mounts: vec![],
     };
     let table = status::table(&status);
     let lines: Vec<&str> = table.lines().collect();
@@ -120,4 +121,32 @@ fn the_status_says_what_is_wrong_below_the_role() {
         "clock: 2026-11-24 08:30:00 UTC, wrong: the machine's own has lost the time; 0 of 1 time servers answer"
     );
     assert_eq!((lines[8].trim(), lines[9].trim()), ("ntp.test: does not answer", "the hardware clock says 1970"));
+}
+
+fn mount(name: &str, state: MountState, source: Option<&str>, reason: Option<&str>) -> MountStatus {
+    MountStatus {
+        name: name.into(),
+        device: format!("LABEL={name}"),
+        at: format!("/mnt/{name}"),
+        source: source.map(str::to_owned),
+        state,
+        reason: reason.map(str::to_owned),
+    }
+}
+
+#[test]
+fn the_status_says_how_each_mount_is_and_need_not_have_any() {
+    let text =
+        r#"{"host":"a","version":"1","pid":1,"uptime_secs":1,"state_dir":"/s","good":true,"roles":[],"metrics":[]}"#;
+    let mut status: Status = serde_json::from_str(text).unwrap();
+    assert!(!status::table(&status).contains("mount"));
+    status.mounts = vec![
+        mount("archive", MountState::Mounted, Some("/dev/vdb (ext4)"), None),
+        mount("nas", MountState::Waiting, None, Some("no route")),
+    ];
+    let table = status::table(&status);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[2], "mount archive      mounted  /dev/vdb (ext4) at /mnt/archive");
+    assert_eq!(lines[3], "mount nas          waiting  LABEL=nas at /mnt/nas");
+    assert_eq!(lines[4].trim(), "no route");
 }

@@ -15,20 +15,20 @@ use super::hosts::{HostAddress, text_type};
 /// Octets of a label, a UUID or an option, at most: far more than any file system has.
 const TEXT_LEN_MAX: usize = 255;
 /// Where a mount may be: never over the system, and not below /data, whose content must not depend on whether a disk is there.
-const UNDER: [&str; 3] = ["/mnt", "/media", "/srv"];
+pub const UNDER: [&str; 3] = ["/mnt", "/media", "/srv"];
 
-/// They come and go while fife runs, when they are written or taken away and the file is read again. Only where fife runs the machine (the disk image). Not carried out by this version, which says so on the console.
+/// They come and go while fife runs, when they are written or taken away and the file is read again. Only where fife runs the machine (the disk image). What is not there keeps nothing from starting: it is waited for, and told on the console and by `fife status`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Mount {
-    /// What is mounted. Required. (Restarts nothing; mounts it anew.)
+    /// What is mounted: a file system by its `LABEL=`, its `UUID=`, the `PARTUUID=` of its partition (GPT) or its device file (which may be called otherwise after the next start), or `SERVER:/PATH`, a file server's directory (NFS). Required. (Restarts nothing; mounts it anew.)
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-example" = "LABEL=archive"))]
     pub device: Option<Device>,
-    /// The file system. Not set: as it is found on the disk; nfs4 for `SERVER:/PATH`. (Restarts nothing; mounts it anew.)
+    /// The file system. Not set: as it is found on the disk; nfs for `SERVER:/PATH`. (Restarts nothing; mounts it anew.)
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<FileSystem>,
-    /// Options of the file system, such as "ro", "noatime" or "vers=4.2". Programs and devices on it are never honoured (nosuid, nodev, noexec). (Restarts nothing; mounts it anew.)
+    /// Options of the file system, such as "ro", "noatime" or "vers=4.2". Programs and devices on it are never honoured (nosuid, nodev, noexec). NFS: without "vers=", the highest version that the server speaks (4.2, 4.1, 4.0, 3); a server that is silent gives errors after some minutes ("softerr"), unless "hard" is given. (Restarts nothing; mounts it anew.)
     pub options: Vec<MountOption>,
     /// Directory at which it appears, below /mnt, /media or /srv. Not set: /mnt/X. (Restarts nothing; mounts it anew.)
     #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
@@ -46,7 +46,7 @@ impl Mount {
     /// The file system, as far as it is known before the disk is looked at.
     #[must_use]
     pub fn file_system(&self) -> Option<FileSystem> {
-        let of_device = matches!(self.device, Some(Device::Export { .. })).then_some(FileSystem::Nfs4);
+        let of_device = matches!(self.device, Some(Device::Export { .. })).then_some(FileSystem::Nfs);
         self.type_.or(of_device)
     }
 }
@@ -56,8 +56,10 @@ impl Mount {
 pub enum Device {
     /// `LABEL=…`: the file system of this label.
     Label(String),
-    /// `UUID=…`: the file system of this UUID, as blkid(8) writes it.
+    /// `UUID=…`: the file system of this UUID, as blkid(8) writes it, in small letters.
     Uuid(String),
+    /// `PARTUUID=…`: the file system in the partition of this GUID, in small letters.
+    PartUuid(String),
     /// A device file.
     Path(PathBuf),
     /// `SERVER:/PATH`: a directory of a file server.
@@ -73,9 +75,11 @@ impl FromStr for Device {
         if let Some(label) = text.strip_prefix("LABEL=") {
             return Some(label).filter(is_text).map(|label| Self::Label(label.to_owned())).ok_or(DeviceError);
         }
-        if let Some(uuid) = text.strip_prefix("UUID=") {
-            let is_uuid = |uuid: &&str| is_text(uuid) && uuid.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
-            return Some(uuid).filter(is_uuid).map(|uuid| Self::Uuid(uuid.to_ascii_lowercase())).ok_or(DeviceError);
+        let is_uuid = |uuid: &&str| is_text(uuid) && uuid.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+        for (prefix, of) in [("UUID=", Self::Uuid as fn(String) -> Self), ("PARTUUID=", Self::PartUuid)] {
+            if let Some(uuid) = text.strip_prefix(prefix) {
+                return Some(uuid).filter(is_uuid).map(|uuid| of(uuid.to_ascii_lowercase())).ok_or(DeviceError);
+            }
         }
         let text = Some(text).filter(is_text).ok_or(DeviceError)?;
         if text.starts_with('/') {
@@ -95,6 +99,7 @@ impl fmt::Display for Device {
         match self {
             Self::Label(label) => write!(f, "LABEL={label}"),
             Self::Uuid(uuid) => write!(f, "UUID={uuid}"),
+            Self::PartUuid(uuid) => write!(f, "PARTUUID={uuid}"),
             Self::Path(path) => write!(f, "{}", path.display()),
             Self::Export { server: HostAddress::Ip(std::net::IpAddr::V6(ip)), path } => write!(f, "[{ip}]:{path}"),
             Self::Export { server, path } => write!(f, "{server}:{path}"),
@@ -119,7 +124,7 @@ pub enum FileSystem {
     Ext4,
     Xfs,
     Vfat,
-    Nfs4,
+    Nfs,
 }
 
 impl FileSystem {
@@ -130,7 +135,7 @@ impl FileSystem {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
             Self::Vfat => "vfat",
-            Self::Nfs4 => "nfs4",
+            Self::Nfs => "nfs",
         }
     }
 }
@@ -147,8 +152,12 @@ impl MountOption {
     }
 }
 
-/// Options by which what lies on a disk could do more than lie there.
-const REFUSED: [&str; 4] = ["suid", "dev", "exec", "remount"];
+/// Options by which what lies on a disk could do more than lie there, those that fife gives itself, and the words of fstab(5) that tell
+/// others than the kernel what to do.
+const REFUSED: [&str; 15] = [
+    "suid", "dev", "exec", "remount", "bind", "rbind", "addr", "defaults", "auto", "noauto", "user", "users", "owner",
+    "nofail", "_netdev",
+];
 
 impl FromStr for MountOption {
     type Err = MountOptionError;
@@ -156,7 +165,7 @@ impl FromStr for MountOption {
     fn from_str(text: &str) -> Result<Self, MountOptionError> {
         let is_option = (1..=TEXT_LEN_MAX).contains(&text.len())
             && text.bytes().all(|octet| octet.is_ascii_graphic() && octet != b',')
-            && !REFUSED.contains(&text);
+            && !REFUSED.contains(&text.split('=').next().unwrap_or_default());
         if is_option { Ok(Self(text.to_owned())) } else { Err(MountOptionError) }
     }
 }
@@ -172,7 +181,10 @@ impl fmt::Display for MountOption {
 #[error("expected one option without comma")]
 pub struct MountOptionError;
 
-text_type!(MountOption, "one option such as \"ro\" or \"vers=4.2\", without comma; not suid, dev, exec or remount");
+text_type!(
+    MountOption,
+    "one option of the file system such as \"ro\" or \"vers=4.2\", without comma; not suid, dev, exec, remount, bind, addr, nor what is for mount(8) such as defaults or nofail"
+);
 
 /// Where a mount appears.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -119,7 +119,7 @@ pub(super) fn socket_name(role: Role) -> String {
     format!("{role}.metrics.sock")
 }
 
-/// The supervisor's own: is each role up, how often was it restarted, what memory does it hold.
+/// The supervisor's own: is each role up, how often was it restarted, what memory does it hold; is each mount well.
 pub(super) fn own_metrics(status: &Status) -> prometheus::Result<String> {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str| -> prometheus::Result<IntGaugeVec> {
@@ -131,6 +131,14 @@ pub(super) fn own_metrics(status: &Status) -> prometheus::Result<String> {
     let restarts = gauge("fife_supervisor_role_restarts", "Times that the role was started again after it had ended.")?;
     let memory = gauge("fife_supervisor_role_resident_bytes", "Memory that the role's process holds.")?;
     let uptime = gauge("fife_supervisor_role_uptime_seconds", "Age of the role's process.")?;
+    let mounts = IntGaugeVec::new(
+        Opts::new("fife_supervisor_mount_up", "1 when the disk or file server's directory is mounted and well."),
+        &["mount"],
+    )?;
+    registry.register(Box::new(mounts.clone()))?;
+    for mount in &status.mounts {
+        mounts.with_label_values(&[mount.name.as_str()]).set(i64::from(mount.is_good()));
+    }
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     for role in &status.roles {
         let label = [role.role.name()];

@@ -65,6 +65,7 @@ impl<F: FnOnce(Serving<'_>)> Supervisor<F> {
             metrics: self.plan.metrics.iter().map(ToString::to_string).collect(),
             network: network.flatten(),
             clock,
+            mounts: self.machine.as_ref().map(boot::Machine::mounts).unwrap_or_default(),
         }
     }
 }

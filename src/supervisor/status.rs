@@ -31,6 +31,58 @@ pub struct Status {
     pub network: Option<boot::network::Report>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<boot::clock::Report>,
+    /// Further disks and file servers' directories. Only of a machine that fife runs.
+    #[serde(default)]
+    pub mounts: Vec<MountStatus>,
+}
+
+/// A mount of `[hosts.NAME.mounts]` at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountStatus {
+    pub name: String,
+    /// As the TOML has it.
+    pub device: String,
+    /// Where it appears.
+    pub at: String,
+    /// What is mounted, with its file system: "/dev/sdb1 (ext4)".
+    pub source: Option<String>,
+    pub state: MountState,
+    /// What is wrong with it, or what is being done.
+    pub reason: Option<String>,
+}
+
+impl MountStatus {
+    /// Mounted, and nothing is wrong with it.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.state == MountState::Mounted && self.reason.is_none()
+    }
+}
+
+/// How it stands with a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountState {
+    Mounted,
+    /// Is looked for, checked, mounted.
+    Trying,
+    /// Not there, or cannot be mounted; tried again.
+    Waiting,
+    /// Not wanted any more, and still in use.
+    Leaving,
+}
+
+impl MountState {
+    /// The word in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mounted => "mounted",
+            Self::Trying => "trying",
+            Self::Waiting => "waiting",
+            Self::Leaving => "leaving",
+        }
+    }
 }
 
 /// A disk at one moment.

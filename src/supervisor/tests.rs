@@ -302,6 +302,7 @@ fn the_clocks_metrics_are_told_where_there_is_one_and_what_is_not_known_is_not()
             metrics: Vec::new(),
             network: None,
             clock,
+            mounts: Vec::new(),
         };
         observe::own_metrics(&status).unwrap()
     };

@@ -4,7 +4,7 @@
 
 use super::menu::ITEMS;
 use crate::supervisor::boot::clock::Report;
-use crate::supervisor::status::{State, Status};
+use crate::supervisor::status::{MountState, MountStatus, State, Status};
 
 /// What is known of the host. Without a moment in it: the screen is drawn anew only when something has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +20,12 @@ pub(super) struct Overview {
     pub(super) clock: Option<String>,
     /// What is wrong beyond the roles: the file, the disk, nothing running.
     pub(super) troubles: Vec<String>,
+}
+
+/// What is wrong with a mount. One that has just begun to be looked for is not wrong yet.
+fn trouble_of(mount: &MountStatus) -> Option<String> {
+    let reason = mount.reason.as_ref()?;
+    (mount.state != MountState::Trying).then(|| format!("mount {}: {reason}", mount.name))
 }
 
 /// What others wrote must not steer the terminal.
@@ -38,7 +44,7 @@ impl Overview {
             name: domain.map_or_else(|| status.host.clone(), |domain| format!("{}.{domain}", status.host)),
             roles: roles.collect(),
             clock: status.clock.as_ref().map(Report::brief),
-            troubles: disk.chain(clock).cloned().collect(),
+            troubles: disk.chain(clock).cloned().chain(status.mounts.iter().filter_map(trouble_of)).collect(),
             ..Self::default()
         }
     }

@@ -60,11 +60,14 @@ impl Site<'_> {
         for (key, mount) in &host.mounts {
             match (&mount.device, mount.file_system()) {
                 (None, _) => wrong(key, "device", format!("`device` is missing in mount `{key}`")),
-                (Some(Device::Export { .. }), Some(type_)) if type_ != FileSystem::Nfs4 => {
-                    wrong(key, "type", format!("mount `{key}`: a file server's directory is of type \"nfs4\""));
+                (Some(Device::Export { .. }), Some(type_)) if type_ != FileSystem::Nfs => {
+                    wrong(key, "type", format!("mount `{key}`: a file server's directory is of type \"nfs\""));
                 }
-                (Some(Device::Label(_) | Device::Uuid(_) | Device::Path(_)), Some(FileSystem::Nfs4)) => {
-                    wrong(key, "device", format!("mount `{key}`: \"nfs4\" needs a device SERVER:/PATH"));
+                (
+                    Some(Device::Label(_) | Device::Uuid(_) | Device::PartUuid(_) | Device::Path(_)),
+                    Some(FileSystem::Nfs),
+                ) => {
+                    wrong(key, "device", format!("mount `{key}`: \"nfs\" needs a device SERVER:/PATH"));
                 }
                 (Some(_), _) => {}
             }

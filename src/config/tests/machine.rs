@@ -236,6 +236,7 @@ fn devices_are_told_by_label_uuid_path_or_server() {
     for good in [
         "LABEL=archive",
         "UUID=1234-abcd",
+        "PARTUUID=0fc63daf-8483-4772-8e79-3d69d8477de4",
         "/dev/disk/by-path/x",
         "/dev/sdb1",
         "nas.example.test:/export/mail",
@@ -251,6 +252,7 @@ fn devices_are_told_by_label_uuid_path_or_server() {
         "LABEL=a\u{7}",
         "UUID=x",
         "UUID=",
+        "PARTUUID=sda1",
         "sdb1",
         "/etc/passwd",
         "/dev/../etc/passwd",
@@ -273,12 +275,12 @@ fn mounts_go_where_they_hide_nothing() {
     for wrong in ["/", "/mnt", "/data/x", "/boot", "/mnt/../data", "mnt/x", "/mnt/\\u0007", "/mntx/y"] {
         check(&mount(&format!("device = \"LABEL=x\"\nwhere = \"{wrong}\"")), &["3:9 wrong value for `where`"]);
     }
-    for wrong in ["", "a,b", "suid", "exec", "dev", "remount", "a b"] {
+    for wrong in ["", "a,b", "suid", "exec", "dev", "remount", "a b", "addr=192.0.2.1", "nofail", "defaults"] {
         check(&mount(&format!("device = \"LABEL=x\"\noptions = [\"{wrong}\"]")), &["3:12 wrong value for `options`"]);
     }
     check(&mount(""), &["1:17 `device` is missing in mount `m`"]);
     check(&mount("device = \"nas:/x\"\ntype = \"ext4\""), &["3:8 mount `m`: a file server's directory is of type"]);
-    check(&mount("device = \"/dev/sdb1\"\ntype = \"nfs4\""), &["2:10 mount `m`: \"nfs4\" needs a device SERVER:/PATH"]);
+    check(&mount("device = \"/dev/sdb1\"\ntype = \"nfs\""), &["2:10 mount `m`: \"nfs\" needs a device SERVER:/PATH"]);
     let two =
         format!("{}[hosts.a.mounts.n]\ndevice = \"LABEL=y\"\nwhere = \"/mnt/m/below\"", mount("device = \"LABEL=x\""));
     check(&two, &["5:9 mounts `m` and `n` lie over each other: /mnt/m/below"]);

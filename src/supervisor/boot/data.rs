@@ -1,6 +1,6 @@
 //! The data partition: checked when it was not left in order, mounted, told when it cannot be.
 //!
-//! Owns: what e2fsck is asked and what its answer means, the flags of both mounts. Called by: boot. Never: answers a question of
+//! Owns: what e2fsck is asked and what its answer means, the flags of both mounts. Called by: boot; `disks`, for e2fsck. Never: answers a question of
 //! e2fsck with yes on its own (`fife.fsck=yes` does); mounts anything else in place of a partition that cannot be had.
 //! Spec: e2fsck(8) for the exit codes; ext4(5).
 
@@ -104,7 +104,7 @@ pub(super) fn mount_boot(device: &Path) -> Result<(), String> {
 }
 
 /// Whether the kernel lets nobody write to this block device.
-fn is_read_only(device: &Path) -> bool {
+pub(super) fn is_read_only(device: &Path) -> bool {
     let shown = Path::new("/sys/class/block").join(device.file_name().unwrap_or_default()).join("ro");
     std::fs::read_to_string(shown).is_ok_and(|text| text.trim() == "1")
 }

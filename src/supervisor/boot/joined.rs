@@ -1,6 +1,6 @@
-//! The machine's network follows whichever `fife.toml` is run, and consoles hear of it.
+//! The machine's network and mounts follow whichever `fife.toml` is run, and consoles hear of it.
 //!
-//! Owns: the one `Network` of the machine. Called by: boot. Never: decides which file is run (`settings` does).
+//! Owns: the one `Network` of the machine; what both are told. Called by: boot. Never: decides which file is run (`settings` does).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
+use super::disks::Disks;
 use super::network::{Network, Options, Report, Settings};
-use super::{lines, modules, names};
+use super::{disks, lines, modules, names};
 use crate::config::identity::Identity;
-use crate::config::load::Loaded;
 use crate::supervisor::Source;
 use crate::supervisor::control::{Asked, Request};
 
@@ -21,58 +21,66 @@ const RESOLV_CONF: &str = "/run/resolv.conf";
 /// How long the roles wait for the network: with a cable and a server it takes a second or two, and they do without.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The network of the machine; none where the kernel denies it.
+/// The network of the machine, none where the kernel denies it; its mounts.
 #[derive(Debug, Clone)]
-pub(super) struct Joined(Option<Arc<Network>>);
+pub(super) struct Joined {
+    network: Option<Arc<Network>>,
+    disks: Arc<Disks>,
+}
 
 impl Joined {
-    /// Sets up the network as the file has it; without one, as an installer expects: by DHCP.
-    pub(super) fn start(source: Option<&Source>) -> Self {
+    /// Sets up the network as the file has it; without one, as an installer expects: by DHCP. Begins to mount what the file names.
+    pub(super) fn start(source: Option<&Source>, disks: Arc<Disks>) -> Self {
         let options = Options {
             resolv_conf: RESOLV_CONF.into(),
             set_host_name: names::set_host_name,
             load_module: modules::load,
         };
-        let settings = source.and_then(settings).unwrap_or_else(Settings::automatic);
-        match Network::start(settings, options) {
+        let (network, mounts) =
+            source.and_then(settings).unwrap_or_else(|| (Settings::automatic(), Default::default()));
+        disks.follow(mounts);
+        let network = match Network::start(network, options) {
             Ok(network) => {
                 tokio::spawn(tell(network.watch()));
-                Self(Some(Arc::new(network)))
+                Some(Arc::new(network))
             }
             Err(error) => {
                 lines::trouble(format_args!("no network: {error}"));
-                Self(None)
+                None
             }
-        }
+        };
+        Self { network, disks }
     }
 
     /// Follows the file; one that cannot be read changes nothing.
     pub(super) fn follow(&self, source: &Source) {
-        if let (Some(network), Some(settings)) = (&self.0, settings(source)) {
-            network.change(settings);
+        let Some((network, mounts)) = settings(source) else { return };
+        if let Some(own) = &self.network {
+            own.change(network);
         }
+        self.disks.follow(mounts);
     }
 
     /// What stands.
     pub(super) fn report(&self) -> Option<Report> {
-        self.0.as_ref().map(|network| network.report())
+        self.network.as_ref().map(|network| network.report())
     }
 
     /// What stands, and a word whenever it changes.
     pub(super) fn watch(&self) -> Option<watch::Receiver<Report>> {
-        self.0.as_ref().map(|network| network.watch())
+        self.network.as_ref().map(|network| network.watch())
     }
 
     /// Waits until it stands, or for a few seconds.
     pub(super) async fn settled(&self) {
-        if let Some(network) = &self.0 {
+        if let Some(network) = &self.network {
             network.settled(PATIENCE).await;
         }
     }
 
     /// Has the roles told whenever other DNS servers are named.
     pub(super) async fn tell_roles(self, door: mpsc::Sender<Asked>) {
-        let Some(network) = &self.0 else { return };
+        let Some(network) = &self.network else { return };
         let mut watch = network.watch();
         let mut known = watch.borrow_and_update().dns.clone();
         while watch.changed().await.is_ok() {
@@ -91,25 +99,14 @@ impl Joined {
 }
 
 /// The settings of this machine in the file; none when it does not say which host this is.
-fn settings(source: &Source) -> Option<Settings> {
+fn settings(source: &Source) -> Option<(Settings, disks::Settings)> {
     let loaded = source.load().ok()?;
     match loaded.this_host(source.host.as_deref(), &Identity::read()) {
-        Ok(host) => {
-            tell_what_is_not_done(&loaded, &host);
-            Some(Settings::of(&loaded, &host))
-        }
+        Ok(host) => Some((Settings::of(&loaded, &host), disks::Settings::of(&loaded, &host))),
         Err(error) => {
             warn!(%error, "the network is set up by DHCP");
             None
         }
-    }
-}
-
-/// What stands in the file and is not carried out must not be believed to be.
-fn tell_what_is_not_done(loaded: &Loaded, host: &str) {
-    let mounts = loaded.hosts().get(host).is_some_and(|host| !host.mounts.is_empty());
-    if mounts {
-        lines::trouble("`mounts` in fife.toml is not carried out by this version");
     }
 }
 

@@ -8,7 +8,8 @@
 //! - `partitions`: the disk that the machine was booted from; `data`: checked, mounted, grown;
 //! - `clock`, `timed`: a clock that cannot be right is lifted before anything is dated; time servers are asked;
 //! - `logs`, `rotation`: lines and the kernel's records to the data partition;
-//! - `joined`: the network follows the file; `network`: links, addresses, DHCP; `names`: host name, resolv.conf;
+//! - `joined`: network and mounts follow the file; `network`: links, addresses, DHCP; `names`: host name, resolv.conf; `disks`: further
+//!   disks and file servers;
 //! - `settings`: which fife.toml; then the supervisor runs, fed `watchdog`, with `orphans` reaped;
 //! - `trial`: a version that was just updated to is kept or given up;
 //! - `consoles`: the menu there; `trouble`: when it cannot; `power`: the end; `lines`: what consoles are told.
@@ -16,6 +17,7 @@
 pub mod clock;
 mod consoles;
 mod data;
+pub mod disks;
 mod hotplug;
 mod joined;
 mod lines;
@@ -34,6 +36,7 @@ mod trial;
 mod trouble;
 mod watchdog;
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,8 +53,10 @@ use tracing::{info, warn};
 use self::clock::Begun;
 use super::control::{Asked, Reply, Request};
 use super::process::addresses;
+use super::status::MountStatus;
 use super::{Ending, Serving, Source, StartError, Supervisor};
 use crate::base::clock::monotonic;
+use disks::Disks;
 use hotplug::Hotplug;
 use joined::Joined;
 use logs::Logs;
@@ -84,6 +89,7 @@ pub(super) struct Machine {
     followed: Arc<Notify>,
     joined: Joined,
     timed: Timed,
+    mounts: watch::Receiver<BTreeMap<String, MountStatus>>,
 }
 
 impl Machine {
@@ -116,6 +122,11 @@ impl Machine {
     /// The host follows a changed file.
     pub(super) fn followed(&self) {
         self.followed.notify_one();
+    }
+
+    /// How the further disks and file servers' directories are.
+    pub(super) fn mounts(&self) -> Vec<MountStatus> {
+        self.mounts.borrow().values().cloned().collect()
     }
 
     /// The next wish for the end of the machine; never, where there is none.
@@ -173,8 +184,9 @@ fn run(held: &mut Held) -> Ending {
     let hotplug = start_modules();
     mounts::firmware();
     let disk = find_disk(&arguments, hotplug.as_ref());
+    let (announce, announced) = watch::channel(0);
     if let Some(hotplug) = hotplug
-        && let Err(error) = hotplug.attend()
+        && let Err(error) = hotplug.attend(announce)
     {
         lines::trouble(format_args!("new devices are not noticed: {error}"));
     }
@@ -197,7 +209,7 @@ fn run(held: &mut Held) -> Ending {
         Ok(runtime) => {
             let ending = runtime.block_on(async {
                 tokio::spawn(trial::watch(arguments));
-                host(held, &disk, data, begun).await
+                host(held, &disk, announced, data, begun).await
             });
             runtime.shutdown_background();
             ending
@@ -251,7 +263,7 @@ fn start_modules() -> Option<Hotplug> {
         Ok(hotplug) => {
             // A driver shows devices of its own (the power button's input, a bus behind a bus), which want drivers in turn.
             while let Ok(Some(new)) = hotplug.next(Duration::ZERO) {
-                modules.load_for(&new).iter().for_each(lines::trouble);
+                modules.load_for(&new.devices).iter().for_each(lines::trouble);
             }
             Some(hotplug)
         }
@@ -278,7 +290,7 @@ fn find_disk(arguments: &str, hotplug: Option<&Hotplug>) -> SystemDisk {
             ));
         }
         let new = match hotplug.map(|hotplug| hotplug.next(DISK_INTERVAL)) {
-            Some(Ok(new)) => new.unwrap_or_default(),
+            Some(Ok(new)) => new.unwrap_or_default().devices,
             Some(Err(_)) | None => {
                 std::thread::park_timeout(DISK_INTERVAL);
                 modules::devices()
@@ -309,7 +321,13 @@ fn prepare_data(disk: &SystemDisk, answer_yes: bool) -> Result<(), String> {
 }
 
 /// Runs the host until the machine is to end.
-async fn host(held: &mut Held, disk: &SystemDisk, data: Result<(), String>, begun: Begun) -> Ending {
+async fn host(
+    held: &mut Held,
+    disk: &SystemDisk,
+    announced: watch::Receiver<u64>,
+    data: Result<(), String>,
+    begun: Begun,
+) -> Ending {
     let wishes = match power::listen() {
         Ok(wishes) => wishes,
         Err(error) => {
@@ -327,12 +345,14 @@ async fn host(held: &mut Held, disk: &SystemDisk, data: Result<(), String>, begu
     };
     consoles::keep(&places);
     let source = places.choose().ok().map(|chosen| chosen.source);
-    let joined = Joined::start(source.as_ref());
+    let disks = Arc::new(Disks::start(disk, announced));
+    let mounts = disks.watch();
+    let joined = Joined::start(source.as_ref(), disks);
     joined.settled().await;
     let timed = Timed::start(begun, source.as_ref(), &joined);
     held.timed = Some(timed.clone());
     timed.asked(source.as_ref(), &joined).await;
-    let machine = Machine { watchdog, wishes, followed: Arc::new(Notify::new()), joined, timed };
+    let machine = Machine { watchdog, wishes, followed: Arc::new(Notify::new()), joined, timed, mounts };
     tokio::spawn(keep_good(places.clone(), machine.clone()));
     let mut said = String::new();
     loop {

@@ -2,11 +2,13 @@
 //!
 //! Owns: the table of them, mounting and unmounting by name. Called by: boot. Never: touches a disk's content (`data` decides what of
 //! a disk is mounted).
-//! Spec: mount(2), Filesystem Hierarchy Standard 3.0 for the places.
+//! Spec: mount(2), proc_pid_mountinfo(5), Filesystem Hierarchy Standard 3.0 for the places.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -65,10 +67,50 @@ pub(super) fn mount_at(source: &str, kind: &str, at: &Path, flags: MsFlags, opti
     }
 }
 
+/// A mount, as /proc/self/mountinfo lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) at: PathBuf,
+    /// Number of the device, "253:3".
+    pub(super) device: String,
+    /// The file system itself takes no writes; not only here.
+    pub(super) read_only: bool,
+}
+
+/// All that is mounted, in the order in which it was.
+pub(super) fn table() -> Vec<Line> {
+    parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+}
+
+fn parse(table: &str) -> Vec<Line> {
+    let line = |line: &str| {
+        let (here, system) = line.split_once(" - ")?;
+        let mut fields = here.split(' ').skip(2);
+        let (device, at) = (fields.next()?.to_owned(), fields.nth(1)?);
+        let read_only = system.split(' ').nth(2)?.split(',').any(|option| option == "ro");
+        Some(Line { at: unescaped(at), device, read_only })
+    };
+    table.lines().filter_map(line).collect()
+}
+
+/// A path as the table has it: blanks and backslashes are written as a backslash and three octal digits.
+fn unescaped(text: &str) -> PathBuf {
+    let mut path = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((octet, after)) = rest.split_first() {
+        let escaped = after.first_chunk::<3>().filter(|_| *octet == b'\\').and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 8).ok()
+        });
+        path.push(escaped.unwrap_or(*octet));
+        rest = if escaped.is_some() { after.get(3..).unwrap_or_default() } else { after };
+    }
+    PathBuf::from(OsString::from_vec(path))
+}
+
 /// Whether something is mounted exactly there.
 pub(super) fn is_mounted(at: &Path) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts.lines().filter_map(|line| line.split(' ').nth(1)).any(|place| Path::new(place) == at)
+    table().iter().any(|line| line.at == at)
 }
 
 /// Changes a mounted file system between read-only and writable.
@@ -89,5 +131,23 @@ pub(super) fn leave(at: &Path) -> io::Result<()> {
         // Not mounted.
         Ok(()) | Err(Errno::EINVAL) => Ok(()),
         Err(_) => remount(at, MsFlags::MS_RDONLY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Line, parse, table};
+    use std::path::Path;
+
+    #[test]
+    fn mountinfo_is_read_with_blanks_in_names_and_without_trust() {
+        let text = "24 1 0:22 / /proc rw,nosuid - proc proc rw\n\
+            36 24 254:17 / /mnt/old\\040disk\\134 rw,noatime shared:1 - ext4 /dev/vdb1 ro,errors=remount-ro\n\
+            37 24 0:40 /a /mnt/nas ro - nfs4 nas:/a rw,vers=4.2\nnonsense\n38 24 0:41 - x\n";
+        let line = |at: &str, device: &str, read_only: bool| Line { at: at.into(), device: device.into(), read_only };
+        let expected =
+            [line("/proc", "0:22", false), line("/mnt/old disk\\", "254:17", true), line("/mnt/nas", "0:40", false)];
+        assert_eq!(parse(text), expected);
+        assert!(table().iter().any(|line| line.at == Path::new("/proc")));
     }
 }

@@ -1,6 +1,6 @@
 //! The disk that this machine was booted from, by what is on it; never by its name, which changes with the order of cables.
 //!
-//! Owns: finding the partition with `fife.toml` (ESP) and the one with the data. Called by: boot. Never: writes.
+//! Owns: finding the partition with `fife.toml` (ESP) and the one with the data. Called by: boot; `disks`, for what else there is. Never: writes.
 //!
 //! Both lie on one disk. Which disk, when several carry fife (a stick in an installed server): the loader says from which partition it
 //! read (`LoaderDevicePartUUID` of systemd-boot, the kernel argument `fife.esp=` of GRUB); without that the only one.
@@ -69,6 +69,18 @@ pub(super) fn find(kernel_arguments: &str) -> Option<SystemDisk> {
 pub(super) fn seen() -> String {
     let names: Vec<String> = disks().iter().map(|disk| disk.device.display().to_string()).collect();
     if names.is_empty() { "no disk with partitions".to_owned() } else { names.join(", ") }
+}
+
+/// Every partition of a GPT, and its GUID in small letters.
+pub(super) fn guids() -> Vec<(PathBuf, String)> {
+    disks().into_iter().flat_map(|disk| disk.partitions).map(|one| (one.device, one.guid)).collect()
+}
+
+/// Every disk and partition on which something can lie.
+pub(super) fn block_devices() -> Vec<PathBuf> {
+    let entries = fs::read_dir(BLOCK_DEVICES).into_iter().flatten().flatten();
+    let is_there = |dir: &PathBuf| fs::read_to_string(dir.join("size")).is_ok_and(|size| size.trim() != "0");
+    entries.map(|entry| entry.path()).filter(is_there).map(|dir| device_of(&dir)).collect()
 }
 
 /// The GPT identity of the partition that the loader read the kernel from.

@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -22,7 +23,7 @@ use tracing::warn;
 use super::data::{BOOT, DATA};
 use super::logs::Logs;
 use super::watchdog::Watchdog;
-use super::{lines, mounts};
+use super::{disks, lines, mounts};
 use crate::base::clock;
 use crate::supervisor::Ending;
 
@@ -43,6 +44,8 @@ const EV_KEY: u16 = 1;
 const KEY_POWER: u16 = 116;
 /// Time that programs have which are no roles (a shell on the console) to end.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Time that everything has which is still to be written.
+const SYNC_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Listens to all who may wish for the end. Each wish is a new value, also when it is the same again.
 ///
@@ -112,13 +115,14 @@ pub(super) fn down(ending: Ending, logs: Option<Logs>, watchdog: Option<Watchdog
     if let Some(logs) = logs {
         logs.end();
     }
-    sync();
+    disks::leave_all();
+    synced();
     for at in [BOOT, DATA] {
         if let Err(error) = mounts::leave(Path::new(at)) {
             lines::trouble(format_args!("{at} cannot be unmounted: {error}"));
         }
     }
-    sync();
+    synced();
     let (mode, words) = match ending {
         Ending::Stop => (RebootMode::RB_POWER_OFF, "powering off"),
         Ending::Reboot => (RebootMode::RB_AUTOBOOT, "rebooting"),
@@ -132,6 +136,19 @@ pub(super) fn down(ending: Ending, logs: Option<Logs>, watchdog: Option<Watchdog
     // Process 1 must not end: the kernel would take it for a crash.
     loop {
         nix::unistd::pause();
+    }
+}
+
+/// Has everything written that is on its way; what waits for a disk or a server that is gone is not waited for.
+fn synced() {
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        sync();
+        // Late: nobody listens any more.
+        done.send(()).ok();
+    });
+    if is_done.recv_timeout(SYNC_PATIENCE).is_err() {
+        lines::trouble("not everything could be written to the disks");
     }
 }
 
