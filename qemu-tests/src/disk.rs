@@ -1,6 +1,6 @@
 //! A guest's disk: a file of its own.
 //!
-//! Owns: copying, growing, and the FAT partition as any PC sees it. Called by: suites. By mtools.
+//! Owns: copying, growing, formatting, and the FAT partition as any PC sees it. Called by: suites. By mtools.
 
 use std::fs::File;
 use std::io::Write;
@@ -38,6 +38,15 @@ impl Disk {
         File::create(path).unwrap();
         let disk = Self { path: path.to_path_buf() };
         disk.grow(mib);
+        disk
+    }
+
+    /// One with a file system on all of it, made by `program`.
+    #[must_use]
+    pub fn formatted(path: &Path, mib: u64, program: &str, arguments: &[&str]) -> Self {
+        let disk = Self::empty(path, mib);
+        let output = Command::new(program).args(arguments).arg(path).output().expect(program);
+        assert!(output.status.success(), "{output:?}");
         disk
     }
 

@@ -6,7 +6,7 @@
 //! - `image`: the image that is tested, built when it is not there; `disk`: a guest's own copy, and what is put on it from outside;
 //! - `guest`: one machine, from power on to power cut; `console`: its serial line; `monitor`: QEMU's own (QMP);
 //! - `writes`: what a power cut at any moment leaves on a disk;
-//! - `https`: files for guests; `shell`: commands inside a guest; `switch`: a network between guests; `client`: the least of SMTP and IMAP that a suite needs to see who answers.
+//! - `https`, `nfs`: file servers for guests; `shell`: commands inside a guest; `switch`: a network between guests; `client`: the least of SMTP and IMAP that a suite needs to see who answers.
 //!
 //! QEMU emulates (TCG): minutes are what a boot may take on a busy machine, eight seconds what it takes on an idle one.
 
@@ -19,6 +19,7 @@ pub mod guest;
 pub mod https;
 pub mod image;
 pub mod monitor;
+pub mod nfs;
 pub mod shell;
 pub mod switch;
 pub mod writes;

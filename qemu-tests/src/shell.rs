@@ -22,7 +22,8 @@ export PATH=/bin:/sbin:/usr/bin FIFE_STATE=/data
 ) &
 exec /init
 ";
-const KERNEL_ARGUMENT: &str = "rdinit=/hook";
+/// By which the kernel starts it.
+pub const KERNEL_ARGUMENT: &str = "rdinit=/hook";
 /// What the shell says after each command, and how it is asked to: the echo of the question must not be taken for the answer.
 const END: &str = "END:";
 const ASK_END: &str = "echo E'N'D:$?";

@@ -5,6 +5,7 @@
 mod boot;
 mod faults;
 mod install;
+mod mounts;
 mod power;
 mod site;
 mod update;
