@@ -20,6 +20,11 @@ fn a_stick_installs_on_a_disk_that_then_boots_by_both_firmwares() {
     let guest = machine.more(&serial.each_ref().map(String::as_str)).start();
     let shell = Shell::connect(&socket);
     shell.wait();
+    // Nothing of the running system is writable.
+    for place in ["/bin/new", "/etc/passwd", "/new"] {
+        let (said, code) = shell.run(&format!("touch {place}"));
+        assert!(code != 0 && said.contains("Read-only file system"), "{place}: {code} {said}");
+    }
     let refused = |disk: &str, why: &str| {
         let (said, code) = shell.run(&format!("fife install {disk} --yes --config /boot/fife.toml"));
         assert!(code == 1 && said.contains(why), "{disk}: {code} {said}");

@@ -197,6 +197,10 @@ fn run(held: &mut Held) -> Ending {
         None => lines::trouble("the disk has no partition for fife.toml"),
     }
     let data = prepare_data(&disk, argument(&arguments, "fife.fsck=") == Some("yes"));
+    // All places to mount at are there.
+    if let Err(error) = mounts::seal() {
+        lines::trouble(format_args!("the system's directories can be written: {error}"));
+    }
     timed::begin(&mut begun, data.is_ok().then_some(Path::new(data::DATA)));
     if data.is_ok() {
         match Logs::start(Path::new(data::DATA)) {

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -120,6 +121,33 @@ pub(super) fn is_mounted(at: &Path) -> bool {
 pub(super) fn remount(at: &Path, flags: MsFlags) -> io::Result<()> {
     let nothing: Option<&str> = None;
     Ok(mount(nothing, at, nothing, MsFlags::MS_REMOUNT | flags, nothing)?)
+}
+
+/// Whether the system's own directories are read-only by now.
+static SEALED: AtomicBool = AtomicBool::new(false);
+
+/// From now on nobody writes to the system's own directories, also not who is root: they lie in memory, and what is written there would be
+/// lost at the next boot, and take room from the roles until then.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn seal() -> io::Result<()> {
+    SEALED.store(true, Ordering::Relaxed);
+    remount(Path::new("/"), MsFlags::MS_BIND | MsFlags::MS_RDONLY)
+}
+
+/// Makes or removes a directory of the system. Only process 1 has one to make: a place to mount at.
+pub(super) fn unsealed<T>(work: impl FnOnce() -> T) -> T {
+    let sealed = SEALED.load(Ordering::Relaxed);
+    if sealed {
+        // Not possible: then the work says that it cannot write.
+        remount(Path::new("/"), MsFlags::MS_BIND).ok();
+    }
+    let done = work();
+    if sealed && let Err(error) = remount(Path::new("/"), MsFlags::MS_BIND | MsFlags::MS_RDONLY) {
+        tracing::warn!(%error, "the system's directories can be written");
+    }
+    done
 }
 
 /// Unmounts; where something still uses it, makes it read-only, so that what was written is on the disk and it is marked clean.

@@ -289,7 +289,8 @@ impl Entry {
     ) -> Result<(), Failure> {
         self.touched = true;
         let at = self.at.clone();
-        fs::create_dir_all(&at).map_err(|error| Failure::Process(format!("{}: {error}", at.display())))?;
+        mounts::unsealed(|| fs::create_dir_all(&at))
+            .map_err(|error| Failure::Process(format!("{}: {error}", at.display())))?;
         let mounted = child::run(Task::Mount { source, kind, at: &at, flags, data }, patience).await;
         // A process that was ended may have done it before.
         self.touched = mounted.is_ok() || mounts::is_mounted(&at);
@@ -301,7 +302,7 @@ impl Entry {
     fn remove_point(&self) {
         if !mounts::is_mounted(&self.at) {
             // Somebody may have put something there all the same; that stays.
-            fs::remove_dir(&self.at).ok();
+            mounts::unsealed(|| fs::remove_dir(&self.at)).ok();
         }
     }
 
