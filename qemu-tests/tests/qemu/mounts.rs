@@ -23,6 +23,13 @@ fn run(shell: &Shell, command: &str) -> String {
     said
 }
 
+/// Process numbers of the roles, without the prompt and the echo, which stand where the terminal happens to put them.
+fn pids(shell: &Shell) -> String {
+    let said = run(shell, "pidof fife-smtp fife-pop-imap fife-ldap-proxy");
+    let is_pids = |line: &&str| !line.is_empty() && line.split(' ').all(|word| word.parse::<u32>().is_ok());
+    said.lines().map(str::trim).find(is_pids).expect("process numbers").to_owned()
+}
+
 fn tool(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program}: {output:?}");
@@ -135,7 +142,7 @@ fn disks_and_a_file_server_come_and_go_and_hold_nothing_up() {
     ] {
         assert!(status.contains(line), "{status}");
     }
-    let roles = run(&shell, "pidof fife-smtp fife-pop-imap fife-ldap-proxy");
+    let roles = pids(&shell);
 
     // A stick comes, and is pulled out.
     let file = json!({ "driver": "file", "filename": stick.path() });
@@ -155,7 +162,7 @@ fn disks_and_a_file_server_come_and_go_and_hold_nothing_up() {
     run(&shell, "cd /");
     says(&guest, "fife: mount archive: /mnt/archive is free");
     run(&shell, "test ! -e /mnt/archive && test ! -e /mnt/gone");
-    assert_eq!(run(&shell, "pidof fife-smtp fife-pop-imap fife-ldap-proxy"), roles);
+    assert_eq!(pids(&shell), roles);
 
     // The server hangs, and somebody waits for it: the machine is switched off all the same.
     server.fall_silent();

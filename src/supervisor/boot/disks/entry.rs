@@ -347,6 +347,7 @@ impl Entry {
             let at = self.at.clone();
             match child::run(Task::Leave { at: &at, how: MntFlags::empty() }, LEAVE_PATIENCE).await {
                 Ok(()) => {
+                    self.remove_point();
                     lines::say(format_args!("mount {}: {} is free", self.name, self.at.display()));
                     info!(mount = self.name, "unmounted");
                     break;
