@@ -460,20 +460,25 @@ async fn seeded_histories_lose_nothing_and_bring_nothing_back() {
     }
 }
 
+/// One message that nobody can deliver, and a hundred that come and go; the one's id.
+async fn one_stays_of_a_hundred(queue: &Queue, now: Instant) -> Id {
+    queue.add(vec![message(1, 1, 5000)], 0, now).await.unwrap();
+    let stuck = take(queue, now).unwrap().id;
+    tried(queue, stuck, now + Duration::from_secs(3600), now);
+    for number in 2..102 {
+        queue.add(vec![message(number, 1, 5000)], 0, now).await.unwrap();
+        let id = take(queue, now).unwrap().id;
+        delivered(queue, id, vec![0], now).await;
+    }
+    stuck
+}
+
 #[tokio::test]
 async fn delivered_mail_gives_its_space_back() {
     let dir = tempfile::tempdir().unwrap();
     let now = clock::monotonic();
     let queue = Arc::new(open(dir.path(), now));
-    // One that nobody can deliver, and a hundred that come and go.
-    queue.add(vec![message(1, 1, 5000)], 0, now).await.unwrap();
-    let stuck = take(&queue, now).unwrap().id;
-    tried(&queue, stuck, now + Duration::from_secs(3600), now);
-    for number in 2..102 {
-        queue.add(vec![message(number, 1, 5000)], 0, now).await.unwrap();
-        let id = take(&queue, now).unwrap().id;
-        delivered(&queue, id, vec![0], now).await;
-    }
+    let stuck = one_stays_of_a_hundred(&queue, now).await;
     let before = queue.ledger.segments().len();
     let compacted = Arc::clone(&queue);
     tokio::task::spawn_blocking(move || compacted.compact(ROOMY, 0, now)).await.unwrap().unwrap();
@@ -487,14 +492,7 @@ async fn on_a_full_disk_space_comes_back_though_no_segment_is_full_and_only_wher
     let dir = tempfile::tempdir().unwrap();
     let now = clock::monotonic();
     let queue = Arc::new(Queue::open_with(dir.path(), 16 << 20, routes(), 0, now).unwrap());
-    queue.add(vec![message(1, 1, 5000)], 0, now).await.unwrap();
-    let stuck = take(&queue, now).unwrap().id;
-    tried(&queue, stuck, now + Duration::from_secs(3600), now);
-    for number in 2..102 {
-        queue.add(vec![message(number, 1, 5000)], 0, now).await.unwrap();
-        let id = take(&queue, now).unwrap().id;
-        delivered(&queue, id, vec![0], now).await;
-    }
+    let stuck = one_stays_of_a_hundred(&queue, now).await;
     let check = async |room: Room, segments: usize| {
         let compacted = Arc::clone(&queue);
         tokio::task::spawn_blocking(move || compacted.compact(room, 0, now)).await.unwrap().unwrap();
