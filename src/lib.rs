@@ -23,6 +23,7 @@ pub mod net;
 pub mod directory;
 pub mod message;
 // floor 4: roles
+pub mod backup_to_tape;
 pub mod ldap_proxy;
 pub mod pop_imap;
 pub mod smtp;

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::harness::{FIFE, good, run};
 
 /// Rooms by floor, as `ARCHITECTURE.md` has them.
-const FLOORS: [(&str, u8); 13] = [
+const FLOORS: [(&str, u8); 14] = [
     ("base", 0),
     ("config", 1),
     ("ledger", 1),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u8); 13] = [
     ("net", 2),
     ("directory", 3),
     ("message", 3),
+    ("backup_to_tape", ROLES),
     ("ldap_proxy", ROLES),
     ("pop_imap", ROLES),
     ("smtp", ROLES),

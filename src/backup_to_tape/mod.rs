@@ -1,0 +1,8 @@
+//! The role backup-to-tape: copies of the site on volumes that anyone can read in twenty years.
+//!
+//! Owns: drives, changers, the volume's format, the catalogue, jobs. Called by: `main.rs` by way of `cli::role`, and `fife backup`.
+//! Calls: other roles only over their unix sockets (`net::snapshot`).
+//!
+//! - `drive`: what writes and reads blocks and file marks: a tape drive, a directory of volumes, or nothing at all;
+
+pub mod drive;
