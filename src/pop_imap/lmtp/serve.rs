@@ -24,7 +24,7 @@ use crate::pop_imap::metrics::{
     DELIVERED_BYTES, DELIVERED_COPIES, DELIVERED_MESSAGES, DELIVERIES_REPEATED, DELIVERY_FAILURES, SESSIONS,
 };
 use crate::pop_imap::store::name::INBOX;
-use crate::pop_imap::store::{AccountId, Announced, DELIVERIES_MAX, Delivery, DeliveryKey, StoreError};
+use crate::pop_imap::store::{AccountId, DELIVERIES_MAX, Delivery, DeliveryKey, StoreError};
 use crate::pop_imap::wire::{OUT_LEN_MAX, Read, Wire};
 
 /// How long a client may take to read a reply, at most; less when less silence is granted.
@@ -57,8 +57,6 @@ struct Connection<'a> {
     messages: u64,
     /// For the text that the session holds.
     room: Option<SemaphorePermit<'static>>,
-    /// The store knows that a message is coming.
-    announced: Option<Announced>,
 }
 
 impl<'a> Connection<'a> {
@@ -74,7 +72,6 @@ impl<'a> Connection<'a> {
             out,
             messages: 0,
             room: None,
-            announced: None,
         }
     }
 
@@ -89,11 +86,6 @@ impl<'a> Connection<'a> {
                 return "client does not read";
             }
             self.make_room();
-            if !self.session.is_in_transaction() {
-                self.announced = None;
-            } else if self.announced.is_none() {
-                self.announced = Some(self.context.store.announce());
-            }
             // A transaction under way is finished first.
             let watch = (!self.session.is_in_transaction()).then_some(&mut shutdown);
             let amid = self.session.is_in_transaction() || !self.wire.input().is_empty();
@@ -222,7 +214,6 @@ impl<'a> Connection<'a> {
         let deliveries: Vec<Delivery> = deliveries.into_values().collect();
         let mut outcomes: HashMap<AccountId, Outcome> = HashMap::new();
         let mut copies = 0;
-        self.announced = None;
         for part in deliveries.chunks(DELIVERIES_MAX) {
             let stored = self.context.store.deliver(text.clone(), part.to_vec(), received).await;
             copies += stored.as_ref().map_or(0, |delivered| delivered.iter().flatten().count());

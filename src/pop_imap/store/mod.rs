@@ -67,7 +67,6 @@ pub use open::OpenMailbox;
 pub use read::MESSAGES_READ_LEN_MAX;
 pub use repeats::{DeliveryKey, REPEATS_MAX};
 pub use view::{Difference, MessageId, Row, Rows, View};
-pub use writer::Announced;
 
 use applier::{Applier, Progressed, Work};
 use compaction::Compactor;
@@ -77,7 +76,7 @@ use read::Reading;
 use repeats::Repeats;
 use tables::{Readers, VIEW_FILE};
 use upkeep::Upkeep;
-use writer::{Coming, Queue, Writer};
+use writer::{Queue, Writer};
 
 use crate::base::size::Size;
 use crate::ledger::{self, Ledger};
@@ -135,7 +134,6 @@ struct Shared {
     progressed: Arc<Progressed>,
     /// Ids of messages are taken before their requests queue.
     message_next: Arc<AtomicU64>,
-    coming: Coming,
 }
 
 /// The mailbox store. Cheap to clone; the last clone to go closes it, after all that was asked is done.
@@ -189,7 +187,6 @@ impl Store {
             readers: Arc::new(Readers::new(dir.join(VIEW_FILE))),
             progressed: Arc::new(Progressed::new(counters.seq)),
             message_next: Arc::new(AtomicU64::new(counters.message_next)),
-            coming: Coming::default(),
         };
         let decider = Decider::new(Arc::clone(&shared.readers), counters, repeats);
         let registry = Arc::new(Registry::default());

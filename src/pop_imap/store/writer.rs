@@ -4,23 +4,25 @@
 //! it is applied: what a client is told is durable *and* visible.
 //!
 //! While one batch is being applied, the next one is being made durable, and a third one gathers in the queue: under load
-//! a batch is as large as what came during one flush, and each costs one. A batch waits a moment for requests that are
-//! announced (a message is just being received for it): they are served no later so, and by one flush less.
+//! a batch is as large as what came during one flush, and each costs one. A batch waits a moment for half of those who have
+//! asked lately. If it waited for all of them, nothing would be done while it is written; so one half is on its way while
+//! the other one is served.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::SyncSender;
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, SyncSender};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task;
 
 use super::applier::{Batch, Progressed, Waiter, Work};
 use super::apply::Content;
 use super::decide::{Decider, Decision, Request};
 use super::error::StoreError;
 use super::record::{self, Changes, Counters};
-use super::{Answer, Shared, Store};
+use super::{Answer, Shared};
 use crate::base::clock;
 use crate::ledger::{Entry, Ledger, LedgerError, Position};
 
@@ -33,68 +35,31 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Requests of one batch.
 const BATCH_REQUESTS_MAX: usize = 1_000;
 
-/// How long a batch waits for as many requests as the last one had. Those who were answered together come back together,
-/// but not at the same instant; the flush that is saved costs more than the wait.
-const GATHER_MAX: Duration = Duration::from_micros(200);
+/// How long a batch waits, at most; the flush that is saved costs more than the wait.
+const GATHER_MAX: Duration = Duration::from_millis(2);
+/// Who has asked within this time is taken to ask again.
+const LATELY: Duration = Duration::from_millis(10);
 
-/// How long a batch waits for requests that are announced.
-const COMING_MAX: Duration = Duration::from_millis(1);
-/// How often it looks meanwhile.
-const COMING_LOOK: Duration = Duration::from_micros(100);
-/// After a wait that brought nobody, no batch waits for those who are announced for a while: at most so many batches.
-const COMING_SKIPPED_MAX: u32 = 64;
-
-/// Requests that are announced.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Coming(Arc<AtomicUsize>);
-
-/// A request that is announced, until this is dropped.
-#[derive(Debug)]
-pub struct Announced(Coming);
-
-impl Drop for Announced {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Store {
-    /// Says that a delivery is about to come, in a moment: others may be kept waiting for it, a millisecond at most. To be
-    /// dropped when it is made, or will not be.
-    #[must_use]
-    pub fn announce(&self) -> Announced {
-        let coming = self.inner.shared.coming.clone();
-        coming.0.fetch_add(1, Ordering::Relaxed);
-        Announced(coming)
-    }
-}
-
-/// Whether to wait for those who are announced: one that does not come (a slow client) is not to cost every batch a wait.
+/// Who has asked lately, and when last. Those who are not tasks count as one.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
-    /// Batches that do not wait, after a wait in vain.
-    skips: u32,
-    /// Of them, those to come.
-    left: u32,
-}
+pub(super) struct Callers<Id>(HashMap<Id, Instant>);
 
-impl Patience {
-    /// Whether this batch may wait.
-    pub(super) fn may_wait(&mut self) -> bool {
-        let may = self.left == 0;
-        self.left = self.left.saturating_sub(1);
-        may
+impl<Id: std::hash::Hash + Eq> Callers<Id> {
+    pub(super) fn asked(&mut self, caller: Id, now: Instant) {
+        self.0.insert(caller, now);
     }
 
-    pub(super) fn waited(&mut self, in_vain: bool) {
-        self.skips = if in_vain { (self.skips * 2).clamp(1, COMING_SKIPPED_MAX) } else { 0 };
-        self.left = self.skips;
+    /// Half of them: so many wait for each other.
+    pub(super) fn half(&mut self, now: Instant) -> usize {
+        self.0.retain(|_, last| now.saturating_duration_since(*last) <= LATELY);
+        self.0.len() / 2
     }
 }
 
 /// A request with its way back.
 #[derive(Debug)]
 struct Queued {
+    caller: Option<task::Id>,
     request: Request,
     bytes: usize,
     answer: oneshot::Sender<Answer>,
@@ -104,7 +69,7 @@ struct Queued {
 /// The way to the writer.
 #[derive(Debug, Clone)]
 pub(super) struct Queue {
-    sender: mpsc::UnboundedSender<Queued>,
+    sender: mpsc::Sender<Queued>,
     room: Arc<Semaphore>,
 }
 
@@ -115,7 +80,8 @@ impl Queue {
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_| StoreError::Closed)?;
         let (answer, outcome) = oneshot::channel();
-        self.sender.send(Queued { request, bytes, answer, permit }).map_err(|_| StoreError::Closed)?;
+        let caller = task::try_id();
+        self.sender.send(Queued { caller, request, bytes, answer, permit }).map_err(|_| StoreError::Closed)?;
         outcome.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -124,7 +90,7 @@ impl Queue {
     pub(super) fn begin_segment(&self) -> Result<(), StoreError> {
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { return Ok(()) };
         let (answer, outcome) = oneshot::channel();
-        let queued = Queued { request: Request::NextSegment, bytes: 0, answer, permit };
+        let queued = Queued { caller: None, request: Request::NextSegment, bytes: 0, answer, permit };
         self.sender.send(queued).map_err(|_| StoreError::Closed)?;
         outcome.blocking_recv().unwrap_or(Err(StoreError::Closed)).map(drop)
     }
@@ -132,14 +98,13 @@ impl Queue {
 
 /// The writer's side.
 pub(super) struct Writer {
-    requests: mpsc::UnboundedReceiver<Queued>,
+    requests: mpsc::Receiver<Queued>,
     ledger: Ledger,
     decider: Decider,
     applier: SyncSender<Work>,
     progressed: Arc<Progressed>,
     message_next: Arc<AtomicU64>,
-    coming: Coming,
-    patience: Patience,
+    callers: Callers<Option<task::Id>>,
 }
 
 /// What has been decided and waits for the append.
@@ -161,7 +126,7 @@ impl Gathered {
 impl Writer {
     /// A writer and the way to it.
     pub(super) fn new(ledger: Ledger, shared: &Shared, decider: Decider, applier: SyncSender<Work>) -> (Self, Queue) {
-        let (sender, requests) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::channel();
         let writer = Self {
             requests,
             ledger,
@@ -169,20 +134,18 @@ impl Writer {
             applier,
             progressed: Arc::clone(&shared.progressed),
             message_next: Arc::clone(&shared.message_next),
-            coming: shared.coming.clone(),
-            patience: Patience::default(),
+            callers: Callers::default(),
         };
         (writer, Queue { sender, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX / QUEUE_UNIT_BYTES)) })
     }
 
     /// Serves the queue until all who could ask are gone, or the applier has given up.
     pub(super) fn run(mut self) {
-        let mut expected = 1;
-        while let Some(first) = self.requests.blocking_recv() {
+        while let Ok(first) = self.requests.recv() {
+            let begun = clock::monotonic();
             let mut gathered = Gathered { first: self.decider.counters.seq + 1, ..Gathered::default() };
-            self.take(first, &mut gathered);
-            self.gather(&mut gathered, expected);
-            expected = gathered.batch.waiters.len();
+            self.take(first, begun, &mut gathered);
+            self.gather(begun, &mut gathered);
             if self.write(gathered).is_err() {
                 tracing::error!("the store's writer ends: the view cannot be written");
                 return;
@@ -191,40 +154,24 @@ impl Writer {
         }
     }
 
-    /// Adds what has come; waits a little for more while there are fewer than the last time, or more are announced.
-    fn gather(&mut self, gathered: &mut Gathered, expected: usize) {
-        self.take_all(gathered);
-        let begun = clock::monotonic();
-        while !gathered.is_full() && gathered.batch.waiters.len() < expected && begun.elapsed() < GATHER_MAX {
-            thread::yield_now();
-            self.take_all(gathered);
-        }
-        if !self.are_coming() || !self.patience.may_wait() {
-            return;
-        }
-        let before = gathered.batch.waiters.len();
-        while !gathered.is_full() && self.are_coming() && begun.elapsed() < COMING_MAX {
-            thread::park_timeout(COMING_LOOK);
-            self.take_all(gathered);
-        }
-        self.patience.waited(gathered.batch.waiters.len() == before);
-    }
-
-    fn are_coming(&self) -> bool {
-        self.coming.0.load(Ordering::Relaxed) > 0
-    }
-
-    /// Adds what has come.
-    fn take_all(&mut self, gathered: &mut Gathered) {
-        while !gathered.is_full()
-            && let Ok(next) = self.requests.try_recv()
-        {
-            self.take(next, gathered);
+    /// Adds what has come, and waits a little for more.
+    fn gather(&mut self, begun: Instant, gathered: &mut Gathered) {
+        let mut now = begun;
+        while !gathered.is_full() {
+            let wait = if gathered.batch.waiters.len() < self.callers.half(now) {
+                GATHER_MAX.saturating_sub(now.saturating_duration_since(begun))
+            } else {
+                Duration::ZERO
+            };
+            let Ok(next) = self.requests.recv_timeout(wait) else { return };
+            now = clock::monotonic();
+            self.take(next, now, gathered);
         }
     }
 
     /// Decides on one request.
-    fn take(&mut self, queued: Queued, gathered: &mut Gathered) {
+    fn take(&mut self, queued: Queued, now: Instant, gathered: &mut Gathered) {
+        self.callers.asked(queued.caller, now);
         gathered.next_segment |= matches!(queued.request, Request::NextSegment);
         let Decision { changes, message, promise } = self.decider.decide(queued.request);
         if let Some(message) = message {
@@ -280,7 +227,7 @@ impl Writer {
     /// were decided in vain are forgotten.
     fn unwritten(&mut self, batch: Batch, error: &LedgerError) -> Result<(), StoreError> {
         tracing::error!(%error, requests = batch.waiters.len(), "batch not written");
-        let (done, drained) = std::sync::mpsc::sync_channel(1);
+        let (done, drained) = mpsc::sync_channel(1);
         self.applier.send(Work::Drained(done)).map_err(|_| StoreError::Closed)?;
         drained.recv().map_err(|_| StoreError::Closed)?;
         self.decider.forget(&batch.changes);

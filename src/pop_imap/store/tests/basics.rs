@@ -1,7 +1,8 @@
 //! What each operation does.
 
 use super::*;
-use crate::pop_imap::store::writer::Patience;
+use crate::base::clock;
+use crate::pop_imap::store::writer::Callers;
 use crate::pop_imap::store::{Flag, FlagChange, Flags, SpecialUse, StoreError, Where};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,28 +288,17 @@ async fn a_full_disk_is_said_before_anything_is_taken() {
 }
 
 #[test]
-fn after_a_wait_in_vain_fewer_batches_wait_for_what_is_announced() {
-    let mut patience = Patience::default();
-    let mut waits = Vec::new();
-    for batch in 0..300 {
-        if patience.may_wait() {
-            waits.push(batch);
-            patience.waited(true);
-        }
+fn a_batch_waits_for_half_of_those_who_asked_lately() {
+    let start = clock::monotonic();
+    let after = |millis| start + Duration::from_millis(millis);
+    let mut callers = Callers::default();
+    for millis in 0..50 {
+        callers.asked(0, after(millis));
+        assert_eq!(callers.half(after(millis)), 0, "one alone waits for nobody, however often it asks");
     }
-    assert_eq!(waits, [0, 2, 5, 10, 19, 36, 69, 134, 199, 264]);
-    patience.waited(false);
-    assert!(patience.may_wait() && patience.may_wait());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_announced_and_does_not_come_keeps_nobody_from_being_served() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let announced = store.announce();
-    for number in 0..20 {
-        store.deliver(text(number), vec![to(account(1), "")], at(1)).await.unwrap();
-    }
-    drop(announced);
-    assert_eq!(uids(&store.select(account(1), "INBOX").await.unwrap()).len(), 20);
+    (1..=20).for_each(|caller| callers.asked(caller, after(50)));
+    assert_eq!(callers.half(after(50)), 10);
+    callers.asked(1, after(58));
+    callers.asked(2, after(58));
+    assert_eq!(callers.half(after(61)), 1, "who does not come again is not waited for");
 }
