@@ -52,7 +52,8 @@ pub use self::error::LedgerError;
 
 use self::disk::RealDisk;
 use self::reader::Reader;
-use self::record::{PAYLOAD_BYTES_MAX, Prepared};
+use self::record::PAYLOAD_BYTES_MAX;
+pub use self::record::Prepared;
 use self::recovery::Opened;
 use self::segment::{SEGMENT_HEADER_BYTES, seal_bytes};
 use self::tail::Counters;
@@ -257,6 +258,27 @@ impl Ledger {
     /// `Full`, `Io`: it takes records as before. `Closed`.
     pub fn begin_segment(&self) -> Result<(), LedgerError> {
         block_on(request(Arc::clone(&self.inner), Vec::new())).map(drop)
+    }
+
+    /// Makes an entry ready to be appended with others behind it: compressing and hashing it is the caller's work, the threads
+    /// that many wait for are spared it.
+    ///
+    /// # Errors
+    /// `TooLarge`.
+    pub fn prepare(entry: Entry) -> Result<Prepared, LedgerError> {
+        payload_bytes(std::slice::from_ref(&entry))?;
+        Ok(Prepared::followed(entry))
+    }
+
+    /// As `append_blocking`: those that are prepared, in order, and `last` behind them.
+    ///
+    /// # Errors
+    /// As `append`.
+    pub fn append_prepared_blocking(&self, prepared: Vec<Prepared>, last: Entry) -> Result<Vec<Position>, LedgerError> {
+        payload_bytes(std::slice::from_ref(&last))?;
+        let mut records = prepared;
+        records.extend(Prepared::all(vec![last]));
+        block_on(submit(Arc::clone(&self.inner), records))
     }
 
     /// The entry at a position that an append or a replay gave. Reads the disk; safe from any thread.

@@ -225,7 +225,7 @@ impl Removal {
 
 /// An entry made ready on its caller's thread: compressed, checksummed and digested.
 #[derive(Debug, Clone)]
-pub(super) struct Prepared {
+pub struct Prepared {
     fields: Fields,
     crc: u32,
     digest: [u8; 32],
@@ -237,6 +237,11 @@ impl Prepared {
     pub(super) fn all(entries: Vec<Entry>) -> Vec<Self> {
         let last = entries.len().saturating_sub(1);
         entries.into_iter().enumerate().map(|(i, entry)| Self::new(entry, i < last)).collect()
+    }
+
+    /// One that has others of its append behind it. The bound of its payload is the caller's to check.
+    pub(super) fn followed(entry: Entry) -> Self {
+        Self::new(entry, true)
     }
 
     fn new(entry: Entry, more: bool) -> Self {

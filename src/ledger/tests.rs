@@ -88,6 +88,25 @@ fn entries_of_one_append_are_contiguous_and_in_order() {
     assert!(statistics.groups <= 400, "{statistics:?}");
 }
 
+#[test]
+fn what_was_prepared_stands_before_the_last_one_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(dir.path());
+    let before = append(&ledger, "before");
+    let prepared = ["one ".repeat(200), "two".to_owned()].map(|text| Ledger::prepare(entry(&text)).unwrap());
+    let positions = ledger.append_prepared_blocking(prepared.to_vec(), entry("three")).unwrap();
+    let all = replay(&ledger, None);
+    let texts: Vec<&[u8]> = all.iter().map(|(_, entry)| &*entry.payload).collect();
+    assert_eq!(texts, [b"before", "one ".repeat(200).as_bytes(), b"two", b"three"]);
+    assert_eq!(all.iter().skip(1).map(|(position, _)| *position).collect::<Vec<_>>(), positions);
+    drop(ledger);
+    let segment = std::fs::File::options().write(true).open(dir.path().join("0000000001.segment")).unwrap();
+    segment.set_len(positions[2].offset + 32).unwrap();
+    let (ledger, recovery) = open(dir.path());
+    assert_eq!(recovery.cut.unwrap().position, positions[0]);
+    assert_eq!(replay(&ledger, None), [(before, entry("before"))]);
+}
+
 #[tokio::test]
 async fn appends_from_tasks_share_groups() {
     let dir = tempfile::tempdir().unwrap();

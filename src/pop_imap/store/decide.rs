@@ -19,6 +19,7 @@ use super::tables::Readers;
 use super::view::{MessageId, Row};
 use super::{AccountId, Delivered, Delivery, MailboxId};
 use crate::base::clock;
+use crate::ledger::Prepared;
 
 /// Accounts that the writer keeps in memory; above this, those without changes under way are dropped.
 const ACCOUNTS_MAX: usize = 10_000;
@@ -27,8 +28,8 @@ const ACCOUNTS_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) id: MessageId,
-    /// The message record.
-    pub(super) record: Bytes,
+    /// The message record; the changes follow it.
+    pub(super) record: Prepared,
     pub(super) size: u32,
     pub(super) structure: Vec<u8>,
     /// Seconds since 1970.

@@ -9,7 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::decide::{Incoming, Request};
-use super::{AccountId, DeliveryKey, Flag, MailboxId, MessageId, Outcome, Store, StoreError, record};
+use super::{AccountId, DeliveryKey, Flag, MailboxId, MessageId, Outcome, Store, StoreError, record, writer};
+use crate::ledger::Ledger;
 use crate::message::structure::Structure;
 
 /// Recipients of one delivery.
@@ -18,7 +19,7 @@ pub const DELIVERIES_MAX: usize = 1_000;
 pub const MESSAGE_LEN_MAX: usize = 200 << 20;
 /// Octets of the trace of one recipient.
 pub const TRACE_LEN_MAX: usize = 64 << 10;
-/// Messages larger than this are taken apart on a thread for blocking work.
+/// Messages larger than this are taken apart and compressed on a thread for blocking work.
 const PARSE_INLINE_LEN_MAX: usize = 128 << 10;
 
 /// One recipient of a message.
@@ -50,21 +51,23 @@ pub struct Appended {
 }
 
 impl Store {
-    /// Takes a message apart and makes its record.
+    /// Takes a message apart and makes its record ready: on the deliverer's thread, as the writer's is everyone's.
     async fn incoming(&self, message: Bytes, internal_date: i64) -> Result<Incoming, StoreError> {
         if message.len() > MESSAGE_LEN_MAX {
             return Err(StoreError::Limit("Message is too large"));
         }
         let id = MessageId(self.inner.shared.message_next.fetch_add(1, Ordering::Relaxed));
         let small = message.len() <= PARSE_INLINE_LEN_MAX;
-        let make = move || Incoming {
-            id,
-            record: record::message(id, &message),
-            size: u32::try_from(message.len()).unwrap_or(u32::MAX),
-            structure: Structure::parse(&message).encode(),
-            internal_date,
+        let make = move || {
+            Ok(Incoming {
+                id,
+                record: Ledger::prepare(writer::entry(record::KIND_MESSAGE, record::message(id, &message)))?,
+                size: u32::try_from(message.len()).unwrap_or(u32::MAX),
+                structure: Structure::parse(&message).encode(),
+                internal_date,
+            })
         };
-        if small { Ok(make()) } else { tokio::task::spawn_blocking(make).await.map_err(|_| StoreError::Closed) }
+        if small { make() } else { tokio::task::spawn_blocking(make).await.map_err(|_| StoreError::Closed)? }
     }
 
     /// Delivers one message to many. Durable and visible to all sessions when it resolves: all or none. Says where it went, in

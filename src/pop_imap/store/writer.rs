@@ -24,7 +24,7 @@ use super::error::StoreError;
 use super::record::{self, Changes, Counters};
 use super::{Answer, Shared};
 use crate::base::clock;
-use crate::ledger::{Entry, Ledger, LedgerError, Position};
+use crate::ledger::{Entry, Ledger, LedgerError, Position, Prepared};
 
 /// Bytes of messages that may wait for the disk; callers wait for room above this.
 const QUEUE_BYTES_MAX: usize = 128 << 20;
@@ -112,7 +112,7 @@ pub(super) struct Writer {
 struct Gathered {
     first: u64,
     batch: Batch,
-    entries: Vec<Entry>,
+    messages: Vec<Prepared>,
     bytes: usize,
     next_segment: bool,
 }
@@ -175,7 +175,7 @@ impl Writer {
         gathered.next_segment |= matches!(queued.request, Request::NextSegment);
         let Decision { changes, message, promise } = self.decider.decide(queued.request);
         if let Some(message) = message {
-            gathered.entries.push(entry(record::KIND_MESSAGE, message.record));
+            gathered.messages.push(message.record);
             gathered.batch.contents.push(Content {
                 id: message.id,
                 position: Position { segment: 0, offset: 0 },
@@ -191,7 +191,7 @@ impl Writer {
 
     /// Makes the batch durable and hands it on; an error means that the applier is gone.
     fn write(&mut self, gathered: Gathered) -> Result<(), StoreError> {
-        let Gathered { first, mut batch, mut entries, next_segment, .. } = gathered;
+        let Gathered { first, mut batch, messages, next_segment, .. } = gathered;
         if next_segment {
             if let Err(error) = self.ledger.begin_segment() {
                 tracing::warn!(%error, "no other segment can be begun");
@@ -201,16 +201,17 @@ impl Writer {
             // made) is in the ledger, but perhaps not in the view: they are answered in their turn.
             return self.applier.send(Work::Batch(batch)).map_err(|_| StoreError::Closed);
         }
-        if batch.changes.is_empty() {
+        let last = if batch.changes.is_empty() {
             // The view moves by records.
-            entries.push(entry(record::KIND_COUNTERS, self.counters().encode()));
+            entry(record::KIND_COUNTERS, self.counters().encode())
         } else {
             // The changes lie in the batch while it is written, and are applied from there.
             let changes = Changes { first, changes: std::mem::take(&mut batch.changes) };
-            entries.push(entry(record::KIND_CHANGES, changes.encode()));
+            let record = entry(record::KIND_CHANGES, changes.encode());
             batch.changes = changes.changes;
-        }
-        match self.ledger.append_blocking(entries) {
+            record
+        };
+        match self.ledger.append_prepared_blocking(messages, last) {
             Ok(positions) => {
                 for (content, position) in batch.contents.iter_mut().zip(&positions) {
                     content.position = *position;
