@@ -188,6 +188,8 @@ impl Store {
             progressed: Arc::new(Progressed::new(counters.seq)),
             message_next: Arc::new(AtomicU64::new(counters.message_next)),
         };
+        // Whoever asks first finds a connection that knows the tables.
+        shared.readers.read(|sql| Ok(tables::read_progress(sql)?))?;
         let decider = Decider::new(Arc::clone(&shared.readers), counters, repeats);
         let registry = Arc::new(Registry::default());
         let (to_applier, work) = mpsc::sync_channel::<Work>(APPLIER_QUEUE_MAX);

@@ -206,12 +206,15 @@ fn select_rows(sql: &Connection, id: MailboxId, from: u32) -> rusqlite::Result<V
 
 /// All rows by means of the roll: what it has, less what has changed, and those behind it.
 pub(super) fn read_with_roll(sql: &Connection, id: MailboxId) -> rusqlite::Result<Option<(Rows, RollHead)>> {
-    let mut select = sql.prepare_cached("SELECT below, rows FROM roll WHERE mailbox = ?1")?;
-    let found =
-        select.query_row([to_sql(id.0)], |row| Ok((from_sql32(row.get(0)?), unpack(row.get_ref(1)?.as_blob()?))));
-    let (below, mut rows) = match found.optional()? {
-        Some((below, Ok(rows))) => (below, rows),
-        Some((_, Err(error))) => {
+    let mut select = sql.prepare_cached(
+        "SELECT below, rows, below < uid_next FROM roll JOIN mailbox ON mailbox.id = roll.mailbox WHERE mailbox.id = ?1",
+    )?;
+    let found = select.query_row([to_sql(id.0)], |row| {
+        Ok((from_sql32(row.get(0)?), unpack(row.get_ref(1)?.as_blob()?), row.get::<_, bool>(2)?))
+    });
+    let (below, mut rows, more) = match found.optional()? {
+        Some((below, Ok(rows), more)) => (below, rows, more),
+        Some((_, Err(error), _)) => {
             tracing::warn!(mailbox = id.0, %error, "a roll cannot be read; it is not used");
             return Ok(None);
         }
@@ -229,7 +232,10 @@ pub(super) fn read_with_roll(sql: &Connection, id: MailboxId) -> rusqlite::Resul
         head.changed = number(changes.len());
         rows.edit(&changes);
     }
-    rows.push_all(&select_rows(sql, id, below)?);
+    // Pages of `message` are far from those of the roll: they are not read for nothing.
+    if more {
+        rows.push_all(&select_rows(sql, id, below)?);
+    }
     Ok(Some((rows, head)))
 }
 
