@@ -64,6 +64,11 @@ pub fn message(data: &[u8]) -> usize {
     crate::message::fuzz::target(data)
 }
 
+/// A volume of a backup: tar stream, label, frames, catalogue.
+pub fn volume(data: &[u8]) -> usize {
+    crate::backup_to_tape::volume::fuzz::target(data)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -235,5 +240,10 @@ mod tests {
     #[test]
     fn message_holds() {
         run("message", super::message);
+    }
+
+    #[test]
+    fn volume_holds() {
+        run("volume", super::volume);
     }
 }

@@ -4,5 +4,7 @@
 //! Calls: other roles only over their unix sockets (`net::snapshot`).
 //!
 //! - `drive`: what writes and reads blocks and file marks: a tape drive, a directory of volumes, or nothing at all;
+//! - `volume`: the format, what stands on a volume octet by octet.
 
 pub mod drive;
+pub mod volume;
