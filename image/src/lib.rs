@@ -112,7 +112,7 @@ pub fn build(options: &Options) -> Result<Built> {
     std::fs::create_dir_all(&options.out)?;
     let (packages, signer) = inputs(options, &shared)?;
     let source = Source::of(&options.root)?;
-    let fife = std::fs::read(&options.fife).with_context(|| options.fife.display().to_string())?;
+    let fife = files::stripped(&options.fife)?;
     let record = Record {
         fife: Package { version: options.version.clone(), sha256: files::sha256_of(&fife) },
         commit: source.commit,

@@ -19,7 +19,7 @@ use super::super::names;
 use super::dhcp::{Asker, Asking, Heard, Lease};
 use super::difference::{Action, Ours, difference};
 use super::kernel::Kernel;
-use super::present::{Kind, Link, Present};
+use super::present::{Address, Kind, Link, Present};
 use super::report::{DhcpReport, InterfaceReport, Report};
 use super::routers::{Routers, Said};
 use super::wanted::{Wanted, WantedLink, wanted};
@@ -301,13 +301,14 @@ impl Keeper {
         let is_advertised = present.advertised.iter().any(|address| address.link == link.index);
         let hears = wanted.dhcp && has_lease || wanted.routers && is_advertised;
         let is_waiting = (wanted.dhcp || wanted.routers) && !hears;
-        !is_waiting && !present.tentative.iter().any(|address| address.link == link.index)
+        let mut public = public_addresses(present, link).peekable();
+        let has_none = public.peek().is_none();
+        // Roles can listen on an address of which it is not yet known whether another machine has it (ip_nonlocal_bind); one that
+        // can be used is enough to go on.
+        !is_waiting && (has_none || public.any(|address| !present.tentative.contains(address)))
     }
 
     fn describe_link(&self, present: &Present, link: &Link, wanted: &WantedLink) -> InterfaceReport {
-        let is_local = |ip: IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let all = present.addresses.iter().chain(&present.advertised);
-        let own = all.filter(|address| address.link == link.index && !is_local(address.ip));
         let dhcp = match (wanted.dhcp, self.leases.get(&link.index)) {
             (false, _) => DhcpReport::Off,
             (true, Some(held)) => DhcpReport::Leased { server: IpAddr::V4(held.lease.server) },
@@ -319,10 +320,19 @@ impl Keeper {
             link: link.name.clone(),
             mac: link.own_mac.map(|mac| mac.to_string()),
             carrier: link.carrier,
-            addresses: own.map(|address| format!("{}/{}", address.ip, address.bits)).collect(),
+            addresses: public_addresses(present, link)
+                .map(|address| format!("{}/{}", address.ip, address.bits))
+                .collect(),
             mtu: link.mtu,
             dhcp,
             bond: link.controller.and_then(|index| Some(present.link(index)?.name.clone())),
         }
     }
+}
+
+/// The addresses of a link, less those that reach no further than it.
+fn public_addresses<'a>(present: &'a Present, link: &'a Link) -> impl Iterator<Item = &'a Address> {
+    let is_local = |ip: IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let all = present.addresses.iter().chain(&present.advertised);
+    all.filter(move |address| address.link == link.index && !is_local(address.ip))
 }
