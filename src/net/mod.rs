@@ -19,6 +19,7 @@ mod peer;
 pub mod sandbox;
 mod shutdown;
 pub mod site;
+pub mod snapshot;
 mod stream;
 pub mod tls;
 

@@ -54,6 +54,13 @@ impl Peer {
         self.uid.is_some_and(|uid| uid == 0 || uid == identity::own_uid() || identity::role_of(uid).is_some())
     }
 
+    /// May be given all that a role has: root, the user that this process runs as, and the role that makes backups.
+    #[must_use]
+    pub fn may_back_up(&self) -> bool {
+        let backs_up = |uid| identity::role_of(uid).is_some_and(|role| role.name() == "backup-to-tape");
+        self.uid.is_some_and(|uid| uid == 0 || uid == identity::own_uid() || backs_up(uid))
+    }
+
     /// What its connections are counted by; none for unix sockets, which only this machine reaches.
     pub(super) fn client_key(&self) -> Option<ClientKey> {
         self.ip().map(|ip| match ip {
