@@ -311,6 +311,26 @@ impl Ledger {
         self.inner.reader.replay(from, visit)
     }
 
+    /// As `replay` for records of wanted kinds only, `from` itself included. The payloads of others are neither read nor checked: much faster where
+    /// those that are wanted are small.
+    ///
+    /// # Errors
+    /// As `replay`.
+    pub fn skim(
+        &self,
+        from: Position,
+        wanted: &dyn Fn(u8) -> bool,
+        visit: &mut dyn FnMut(Position, Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        self.inner.reader.skim(from, wanted, visit)
+    }
+
+    /// What makes it another than any other ledger: drawn at random when it was made.
+    #[must_use]
+    pub fn id(&self) -> [u8; 16] {
+        self.inner.reader.ledger()
+    }
+
     /// Where the next record will stand: what a view notes when it has seen everything.
     #[must_use]
     pub fn end(&self) -> Position {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile};
-use super::record::{self, Chain, Fields, Header, RECORD_HEADER_BYTES, Salt};
+use super::record::{self, Chain, Fields, Header, RECORD_HEADER_BYTES, Salt, record_bytes};
 use super::segment::{SEGMENT_HEADER_BYTES, file_name};
 use super::walk::Walk;
 use super::{Entry, LedgerError, Position, SegmentInfo};
@@ -186,6 +186,49 @@ impl<D: Disk> Reader<D> {
             }
         }
         Ok(())
+    }
+
+    /// Shows the records of wanted kinds, in order, from the first position not before `from`. Of the others only the headers are read.
+    pub(super) fn skim(
+        &self,
+        from: Position,
+        wanted: &dyn Fn(u8) -> bool,
+        visit: &mut dyn FnMut(Position, Entry) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        let segments: Vec<(u64, u64)> =
+            self.state().segments.range(from.segment..).map(|(id, segment)| (*id, segment.end)).collect();
+        for (segment, end) in segments {
+            let start = if segment == from.segment { from.offset } else { 0 };
+            let mut position = Position { segment, offset: start.max(SEGMENT_HEADER_BYTES) };
+            while position.offset < end {
+                let Some(fields) = self.fields(position)? else { break };
+                if !fields.removal() && wanted(fields.kind) {
+                    let expected = usize::try_from(fields.size).unwrap_or(usize::MAX);
+                    if visit(position, self.read(position, expected)?).is_break() {
+                        return Ok(());
+                    }
+                }
+                position.offset += record_bytes(u64::from(fields.size));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the header of a record says; none when its segment has been removed.
+    fn fields(&self, position: Position) -> Result<Option<Fields>, LedgerError> {
+        let Some(handle) = self.handle(position.segment)? else { return Ok(None) };
+        let mut bytes = [0; RECORD_HEADER_BYTES as usize];
+        let read = handle.file.read_at(&mut bytes, position.offset);
+        read.map_err(|error| LedgerError::io("read", &file_name(position.segment), error))?;
+        let place = u32::try_from(position.offset).ok();
+        let header = place.and_then(|place| Header::decode(&bytes, handle.salt, place));
+        let corrupt = LedgerError::Corrupt { position, what: "header" };
+        header.map(|header| Some(header.fields)).ok_or(corrupt)
+    }
+
+    /// What makes this ledger another than any other.
+    pub(super) fn ledger(&self) -> [u8; 16] {
+        self.ledger
     }
 
     /// The records of one segment from `start` on, as far as they are durable now. None if it has been removed.
