@@ -5,7 +5,7 @@
 //! - `serve`: takes what the supervisor handed over, opens store and directory, runs the listeners; `context`: what every session shares;
 //! - `lmtp`: mail comes in; `imap`, `pop3`: it is read; each with `session` (no I/O) and `serve` (sockets);
 //! - `line`, `wire`: command lines and connections of LMTP and POP3; `room`: what APPEND may hold in memory; `metrics`: counters;
-//! - `store`: the mailboxes themselves.
+//! - `store`: the mailboxes themselves; `snapshot`: all of them as a stream, to be backed up.
 
 pub mod context;
 pub mod imap;
@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod pop3;
 mod room;
 pub mod serve;
+mod snapshot;
 pub mod store;
 
 mod line;

@@ -19,7 +19,7 @@ use crate::directory::Directory;
 use crate::net::metrics::Health;
 use crate::net::site::SiteTls;
 use crate::net::tls::TlsError;
-use crate::net::{Handover, Limits, Listener, Peer, Shutdown, Stream, accept_loop};
+use crate::net::{Handover, Limits, Listener, Peer, Shutdown, Stream, accept_loop, snapshot};
 
 /// Octets of messages that come in by APPEND, all sessions together; beyond, messages are refused for the time being. LMTP has
 /// its own: users shall not be able to keep mail out.
@@ -73,6 +73,10 @@ pub async fn serve(mut handover: Handover) -> Result<(), Error> {
         false => Health::Good,
     });
     let mut services = start(&mut handover, &context)?;
+    for listener in handover.listeners(snapshot::SERVICE)? {
+        let give = super::snapshot::of(store.clone(), handover.site_hostname());
+        services.spawn(snapshot::serve(listener, handover.shutdown(), give));
+    }
     handover.ready().await;
     info!("serving");
     let ended = tokio::select! {

@@ -593,7 +593,7 @@ pub(super) fn read_row(row: &rusqlite::Row<'_>) -> Sql<Row> {
     })
 }
 
-fn select_row(sql: &Connection, mailbox: MailboxId, uid: u32) -> Sql<Option<Row>> {
+pub(super) fn select_row(sql: &Connection, mailbox: MailboxId, uid: u32) -> Sql<Option<Row>> {
     let mut select = sql.prepare_cached(
         "SELECT uid, flags, modseq, size, internal_date, content FROM message WHERE mailbox = ?1 AND uid = ?2",
     )?;

@@ -60,6 +60,8 @@ pub(super) struct Compactor {
     pub(super) was_short: bool,
     /// Segments that were not worth it, and how much lived in them then.
     pub(super) rejected: HashMap<u64, i64>,
+    /// Held by snapshots that are being read: what they show may be expunged meanwhile, and is to stay till then.
+    pub(super) held: Arc<()>,
 }
 
 /// What a segment holds.
@@ -86,6 +88,10 @@ impl Compactor {
         let is_short = free < self.free_space_min;
         if std::mem::replace(&mut self.was_short, is_short) != is_short {
             self.rejected.clear();
+        }
+        // While there is too little space, those who send mail go before those who back it up: the snapshot then fails.
+        if !is_short && Arc::strong_count(&self.held) > 1 {
+            return Ok(None);
         }
         if is_short {
             self.end_segment()?;

@@ -10,6 +10,7 @@
 //! - `writer` (with `decide`, `account`): requests become records, one append for all that wait; `applier`: records become
 //!   rows, new views of open mailboxes, and answers.
 //! - `roll` (with `columns`): the rows of a large mailbox in one piece, for opening it.
+//! - `snapshot`: all that the store has at one moment, or what has changed since another, to be backed up.
 //! - `repeats`: deliveries that came before. `recovery`: opening; `compaction`, `upkeep`: giving space back, in the background.
 //!
 //! Invariants:
@@ -38,6 +39,7 @@ mod recovery;
 mod repeats;
 mod roll;
 mod search;
+pub mod snapshot;
 mod tables;
 mod upkeep;
 pub mod view;
@@ -213,6 +215,7 @@ impl Store {
             free_space_min: settings.free_space_min.get(),
             was_short: false,
             rejected: HashMap::new(),
+            held: Arc::default(),
         }));
         let upkeep = Upkeep {
             readers: Arc::clone(&shared.readers),
