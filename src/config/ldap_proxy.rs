@@ -19,6 +19,8 @@ pub struct LdapProxy {
     pub listen_tls: Vec<SocketAddress>,
     /// LDAP for the roles of other hosts of the site: TLS from the first octet, in which both sides prove by `[site] secret` that they are of the site. SASL EXTERNAL then lets them read everything, as roles on this host. (Restarts ldap-proxy.)
     pub listen_site: Vec<SocketAddress>,
+    /// Where the role gives a snapshot of the directory to be backed up (HTTP), to root and to backup-to-tape of this host. (Restarts ldap-proxy.)
+    pub listen_backup: Vec<SocketAddress>,
     /// Largest request. (Restarts ldap-proxy.)
     #[schemars(extend("x-min" = "4 KiB"), extend("x-max" = "64 MiB"))]
     pub message_size_max: Size,
@@ -51,6 +53,7 @@ impl Default for LdapProxy {
             listen: vec![SocketAddress::Unix("run/ldap.sock".into()), SocketAddress::Tcp(([127, 0, 0, 1], 389).into())],
             listen_tls: vec![SocketAddress::Tcp(([127, 0, 0, 1], 636).into())],
             listen_site: Vec::new(),
+            listen_backup: vec![SocketAddress::Unix("run/ldap-proxy.backup.sock".into())],
             message_size_max: Size::mib(1),
             search_entries_max: 1000,
             account_failures_max: 20,

@@ -12,7 +12,7 @@ use super::{Effective, Tables};
 pub struct Listening<'a> {
     /// Which role; `None`: the supervisor itself (metrics).
     pub role: Option<Role>,
-    /// "smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s", "lmtp", "ldap", "ldaps", "ldap-site", "lmtp-site", "metrics".
+    /// "smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s", "lmtp", "ldap", "ldaps", "ldap-site", "lmtp-site", "backup", "metrics".
     pub service: &'static str,
     /// TLS from the first byte.
     pub tls: bool,
@@ -26,19 +26,22 @@ pub struct Listening<'a> {
 type Row = (Option<Role>, &'static str, bool, &'static str, fn(&Tables) -> &[SocketAddress]);
 
 /// Every setting that holds listeners.
-const ROWS: [Row; 13] = [
+const ROWS: [Row; 16] = [
     (Some(Role::LdapProxy), "ldap", false, "listen", |tables| &tables.ldap_proxy.listen),
     (Some(Role::LdapProxy), "ldaps", true, "listen-tls", |tables| &tables.ldap_proxy.listen_tls),
     (Some(Role::LdapProxy), "ldap-site", true, "listen-site", |tables| &tables.ldap_proxy.listen_site),
+    (Some(Role::LdapProxy), "backup", false, "listen-backup", |tables| &tables.ldap_proxy.listen_backup),
     (Some(Role::PopImap), "imap", false, "listen-imap", |tables| &tables.pop_imap.listen_imap),
     (Some(Role::PopImap), "imaps", true, "listen-imaps", |tables| &tables.pop_imap.listen_imaps),
     (Some(Role::PopImap), "pop3", false, "listen-pop3", |tables| &tables.pop_imap.listen_pop3),
     (Some(Role::PopImap), "pop3s", true, "listen-pop3s", |tables| &tables.pop_imap.listen_pop3s),
     (Some(Role::PopImap), "lmtp", false, "listen-lmtp", |tables| &tables.pop_imap.listen_lmtp),
     (Some(Role::PopImap), "lmtp-site", true, "listen-lmtp-site", |tables| &tables.pop_imap.listen_lmtp_site),
+    (Some(Role::PopImap), "backup", false, "listen-backup", |tables| &tables.pop_imap.listen_backup),
     (Some(Role::Smtp), "smtp", false, "listen", |tables| &tables.smtp.listen),
     (Some(Role::Smtp), "submission", false, "listen-submission", |tables| &tables.smtp.listen_submission),
     (Some(Role::Smtp), "submissions", true, "listen-submissions", |tables| &tables.smtp.listen_submissions),
+    (Some(Role::Smtp), "backup", false, "listen-backup", |tables| &tables.smtp.listen_backup),
     (None, "metrics", false, "listen", |tables| &tables.metrics.listen),
 ];
 

@@ -29,6 +29,8 @@ pub struct PopImap {
     pub listen_lmtp: Vec<SocketAddress>,
     /// LMTP for the smtp role of other hosts of the site: TLS from the first octet, in which both sides prove by `[site] secret` that they are of the site. (Restarts pop-imap.)
     pub listen_lmtp_site: Vec<SocketAddress>,
+    /// Where the role gives a snapshot of the mailboxes to be backed up (HTTP), to root and to backup-to-tape of this host. (Restarts pop-imap.)
+    pub listen_backup: Vec<SocketAddress>,
     /// Let passwords be sent without TLS from other machines. From this machine they always may. (Restarts pop-imap.)
     pub cleartext_login: bool,
     /// Largest message that is taken by LMTP or IMAP APPEND. (Restarts pop-imap.)
@@ -77,6 +79,7 @@ impl Default for PopImap {
             listen_pop3s: any(995),
             listen_lmtp: vec![SocketAddress::Unix("run/lmtp.sock".into())],
             listen_lmtp_site: Vec::new(),
+            listen_backup: vec![SocketAddress::Unix("run/pop-imap.backup.sock".into())],
             cleartext_login: false,
             message_size_max: Size::mib(50),
             connections_max: 20_000,

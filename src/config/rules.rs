@@ -199,7 +199,8 @@ impl Site<'_> {
                 .faulty
                 .iter()
                 .any(|(_, section, key)| section.name() == role.name() && key.starts_with("listen"));
-            if effective.listening(Some(*role)).next().is_none() && !faulty {
+            // What gives backups alone is of no use to anybody.
+            if effective.listening(Some(*role)).all(|listening| listening.service == "backup") && !faulty {
                 let key = if *role == Role::PopImap { "listen-imap" } else { "listen" };
                 let section = Section::from_name(role.name()).unwrap_or(SMTP);
                 let place = self.place(&effective.host, &section, key);

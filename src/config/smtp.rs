@@ -25,6 +25,8 @@ pub struct Smtp {
     pub listen_submission: Vec<SocketAddress>,
     /// Mail from users, over TLS from the start (RFC 8314). (Restarts smtp.)
     pub listen_submissions: Vec<SocketAddress>,
+    /// Where the role gives a snapshot of the queue to be backed up (HTTP), to root and to backup-to-tape of this host. (Restarts smtp.)
+    pub listen_backup: Vec<SocketAddress>,
     /// Where mail for local users is delivered, by LMTP (RFC 2033). (Restarts smtp.)
     pub lmtp: SocketAddress,
     /// Whether `lmtp` is the `listen-lmtp-site` of another host of the site: by TLS, in which both sides prove by `[site] secret` that they are of the site. (Restarts smtp.)
@@ -68,6 +70,7 @@ impl Default for Smtp {
             listen: any(25),
             listen_submission: any(587),
             listen_submissions: any(465),
+            listen_backup: vec![SocketAddress::Unix("run/smtp.backup.sock".into())],
             lmtp: SocketAddress::Unix("run/lmtp.sock".into()),
             lmtp_site: false,
             cleartext_login: false,

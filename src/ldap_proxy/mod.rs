@@ -9,6 +9,7 @@
 //! - `schema`, `dn`, `entry`, `filter`, `change`, `rules`: what entries are and how they change;
 //! - `search`, `plan`, `view`: how they are found; `record`, `writer`, `compaction`: how they are kept; `load`: the view made anew;
 //! - `password`, `hasher`: password hashes; `failures`: how often they were guessed at;
+//! - `snapshot`: all of it as LDIF, to be backed up;
 //! - `publish`: root DSE and schema; `metrics`: counters.
 
 mod access;
@@ -33,6 +34,7 @@ mod schema;
 mod search;
 mod serve;
 mod session;
+mod snapshot;
 mod view;
 mod writer;
 

@@ -32,7 +32,7 @@ use crate::base::clock;
 use crate::base::id::Id;
 use crate::net::site::SiteTls;
 use crate::net::tls::{Acceptor, TlsError};
-use crate::net::{Handover, Health, Limits, Listener, Peer, Shutdown, Stream, accept_loop, identity};
+use crate::net::{Handover, Health, Limits, Listener, Peer, Shutdown, Stream, accept_loop, identity, snapshot};
 
 /// How long a request may take to come in, from its first octet.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -144,6 +144,10 @@ pub async fn serve(mut handover: Handover) -> Result<(), LdapProxyError> {
         for listener in handover.listeners(service)? {
             services.spawn(listen(listener, Arc::clone(&shared), Arc::clone(&limits), door));
         }
+    }
+    for listener in handover.listeners(snapshot::SERVICE)? {
+        let give = super::snapshot::of(writer::view_path(&dir), handover.site_hostname());
+        services.spawn(snapshot::serve(listener, handover.shutdown(), give));
     }
     let health = Arc::downgrade(&shared);
     handover.serve_metrics(move || match health.upgrade() {

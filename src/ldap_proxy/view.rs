@@ -266,6 +266,18 @@ impl View {
         }
     }
 
+    /// Shows every entry as of one moment, those above before those below, until `visit` has had enough.
+    pub(super) fn each(&self, visit: &mut dyn FnMut(&Entry) -> bool) -> Result<(), ViewError> {
+        let mut statement = self.connection.prepare("SELECT id, body FROM entry ORDER BY key")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if !visit(&body(row.get(0)?, row.get_ref(1)?.as_bytes().unwrap_or_default())?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn along_the_tree(&self, sql: &str, [a, b]: [&str; 2], limit: usize) -> Result<Vec<(Cursor, Entry)>, ViewError> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(params![a, b, i64::try_from(limit).unwrap_or(i64::MAX)])?;

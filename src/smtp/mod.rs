@@ -8,7 +8,8 @@
 //! - `authentication` signs what users send, and checks what other servers bring.
 //! - `delivery` hands a message to the mailboxes while its sender waits, by `lmtp`; what cannot be handed over, and what is for other sites, goes into
 //!   the `queue`, out of which the `runner` has it delivered, by `lmtp` or by `outbound`, both on `client`; `settling` notes how it ended; what nobody
-//!   will take goes back by `bounce`. The `desk` is where an administrator looks at the queue.
+//!   will take goes back by `bounce`. The `desk` is where an administrator looks at the queue, the `snapshot` what of it
+//!   is backed up.
 //! - `serve` wires it all together, `context` is what its tasks share, `metrics` what they count.
 
 pub mod authentication;
@@ -34,6 +35,7 @@ pub mod sasl;
 mod serve;
 pub mod session;
 mod settling;
+mod snapshot;
 pub mod trace;
 pub mod xtext;
 

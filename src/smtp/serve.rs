@@ -29,7 +29,7 @@ use crate::directory::Directory;
 use crate::net::dns;
 use crate::net::metrics::Health;
 use crate::net::tls::{Connector, TlsError};
-use crate::net::{Handover, Limits, Listener, Shutdown, accept_loop};
+use crate::net::{Handover, Limits, Listener, Shutdown, accept_loop, snapshot};
 
 /// Written to a connection over the limits.
 const BUSY: &[u8] = b"421 4.4.5 too many connections, try again later\r\n";
@@ -67,6 +67,10 @@ pub async fn serve(mut handover: Handover) -> Result<(), SmtpError> {
         for listener in handover.listeners(service.name)? {
             loops.spawn(accept(listener, Arc::clone(&limits), service.clone(), Arc::clone(&context), shutdown.clone()));
         }
+    }
+    for listener in handover.listeners(snapshot::SERVICE)? {
+        let give = super::snapshot::of(Arc::clone(&context), handover.site_hostname());
+        loops.spawn(snapshot::serve(listener, handover.shutdown(), give));
     }
     loops.spawn(runner::run(Arc::clone(&context), shutdown.clone()));
     loops.spawn(watch_space(Arc::clone(&context), shutdown));
