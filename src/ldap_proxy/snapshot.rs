@@ -1,7 +1,7 @@
 //! Snapshots of the directory, to be backed up: LDIF that `slapadd` of OpenLDAP reads too.
 //!
 //! Owns: the form of LDIF. Called by: `serve`, through `net::snapshot`. Never: hides anything: password hashes and DKIM keys are in it.
-//! Spec: RFC 2849 (LDIF).
+//! Spec: RFC 2849 (LDIF), but for the line `version: 1` at its start: `slapadd` takes it for an attribute, and `slapcat` writes none.
 //!
 //! Always everything: a directory is small beside the mail. So nothing goes on from a token.
 
@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::entry::Entry;
+use super::publish;
 use super::view::View;
 use crate::base::clock;
 use crate::net::snapshot::archive::Member;
@@ -21,6 +22,10 @@ use crate::net::snapshot::{Archive, Give, GiveError, Head, Outlet, Spool};
 /// Columns of a line (RFC 2849, note 2): `ldapsearch` folds there too.
 const COLUMNS: usize = 76;
 const PATH: &str = "directory/directory.ldif";
+/// What another server has to know to take it, beside core, cosine and inetorgperson: in the form of OpenLDAP's slapd.conf.
+const SCHEMA_PATH: &str = "directory/fife.schema";
+/// Object identifiers of that: qmail's, and fife's own.
+const SCHEMA_OIDS: [&str; 2] = ["( 1.3.6.1.4.1.7914.", "( 2.25."];
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +42,6 @@ fn give(path: &std::path::Path, host: &str, outlet: &mut Outlet) -> Result<(), G
     let now = clock::unix_secs();
     let failed = |error: &dyn std::fmt::Display| GiveError::Source(error.to_string());
     let mut spool = Spool::new(path.parent().unwrap_or(path)).map_err(|error| failed(&error))?;
-    spool.write_all(b"version: 1\n").map_err(|error| failed(&error))?;
     let view = View::open_reader(path).map_err(|error| failed(&error))?;
     let mut written = Ok(());
     let each = view.each(&mut |entry| {
@@ -51,8 +55,21 @@ fn give(path: &std::path::Path, host: &str, outlet: &mut Outlet) -> Result<(), G
     archive.head(&Head::new("ldap-proxy", host, None, &now.to_string(), now), now)?;
     let time = i64::try_from(now).unwrap_or(i64::MAX);
     archive.stream(Member { path: PATH, time, mode: 0o600 }, len, &mut ldif)?;
+    archive.file(Member { path: SCHEMA_PATH, time, mode: 0o600 }, &[schema().as_bytes()])?;
     archive.finish()?;
     Ok(())
+}
+
+fn schema() -> String {
+    let known = publish::subschema();
+    let mut text = String::new();
+    for (keyword, name) in [("attributetype", "attributeTypes"), ("objectclass", "objectClasses")] {
+        let all = known.values(name).iter().map(|value| String::from_utf8_lossy(value));
+        for described in all.filter(|described| SCHEMA_OIDS.iter().any(|oid| described.starts_with(oid))) {
+            text.push_str(&format!("{keyword} {described}\n"));
+        }
+    }
+    text
 }
 
 /// A blank line, the name, the attributes.

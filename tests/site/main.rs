@@ -41,5 +41,6 @@ mod queue;
 mod readers;
 mod sandbox;
 mod smtp;
+mod snapshot;
 mod supervisor;
 mod throttle;
