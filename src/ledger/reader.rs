@@ -217,7 +217,7 @@ impl<D: Disk> Reader<D> {
     /// What the header of a record says; none when its segment has been removed.
     fn fields(&self, position: Position) -> Result<Option<Fields>, LedgerError> {
         let Some(handle) = self.handle(position.segment)? else { return Ok(None) };
-        let mut bytes = [0; RECORD_HEADER_BYTES as usize];
+        let mut bytes = vec![0; usize::try_from(RECORD_HEADER_BYTES).unwrap_or(0)];
         let read = handle.file.read_at(&mut bytes, position.offset);
         read.map_err(|error| LedgerError::io("read", &file_name(position.segment), error))?;
         let place = u32::try_from(position.offset).ok();

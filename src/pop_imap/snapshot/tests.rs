@@ -265,7 +265,7 @@ async fn a_token_of_another_store_is_not_gone_on_from() {
     let case = Case::new().await;
     let other = Case::new().await;
     let next = &case.taken[0].head.next;
-    let ahead = next.replacen(|letter: char| letter == '-', "-9", 1);
+    let ahead = next.replacen('-', "-9", 1);
     for token in [other.taken[0].head.next.as_str(), ahead.as_str(), "", "1-2-3", &format!("{next}-1")] {
         assert!(matches!(take(&case.store, Some(token)).await, Err(GiveError::Gone)), "{token}");
     }

@@ -95,6 +95,9 @@ impl<E> From<std::io::Error> for SnapshotError<E> {
     }
 }
 
+/// Is shown messages: mailbox, row, what goes before the message there, the message.
+pub type ShowMessage<'a, E> = dyn FnMut(MailboxId, &Row, &[u8], &[u8]) -> Result<(), E> + 'a;
+
 /// A snapshot whose first pass is done.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -289,14 +292,11 @@ impl<E> Pass<'_, E> {
 }
 
 impl Snapshot {
-    /// Shows the messages, in the order in which they lie on the disk: mailbox, row, what goes before the message there, the message.
+    /// Shows the messages, in the order in which they lie on the disk.
     ///
     /// # Errors
     /// When one cannot be read or is damaged; `Short` when it is no longer there; whatever `show` fails with.
-    pub fn messages<E>(
-        self,
-        show: &mut dyn FnMut(MailboxId, &Row, &[u8], &[u8]) -> Result<(), E>,
-    ) -> Result<(), SnapshotError<E>> {
+    pub fn messages<E>(self, show: &mut ShowMessage<'_, E>) -> Result<(), SnapshotError<E>> {
         let Self { reading, plan, .. } = self;
         let mut last: Option<(MessageId, Bytes)> = None;
         let mut planned = plan.read()?;
