@@ -108,8 +108,14 @@ impl Modules {
 
     /// Loads what these devices ask for, and answers what went wrong. A device that no module fits is none of our business.
     pub(super) fn load_for(&self, devices: &BTreeSet<String>) -> Vec<String> {
-        devices.iter().filter_map(|device| self.load(device).err()).map(|error| error.to_string()).collect()
+        let wanted = devices.iter().flat_map(|device| [Some(device.as_str()), generic(device)]).flatten();
+        wanted.filter_map(|wanted| self.load(wanted).err()).map(|error| error.to_string()).collect()
     }
+}
+
+/// Tape drives (type 1) and media changers (type 8) are sent SCSI commands past their drivers, through a module that no alias names.
+fn generic(device: &str) -> Option<&'static str> {
+    ["scsi:t-0x01", "scsi:t-0x08"].contains(&device).then_some("sg")
 }
 
 /// Loads a module by name or alias; what goes wrong is logged.
