@@ -4,7 +4,10 @@
 //! Calls: other roles only over their unix sockets (`net::snapshot`).
 //!
 //! - `drive`: what writes and reads blocks and file marks: a tape drive, a directory of volumes, or nothing at all;
+//! - `changer`: what puts tapes into drives by itself; `scsi`: commands to drives and changers, and what they answer;
 //! - `volume`: the format, what stands on a volume octet by octet.
 
+pub mod changer;
 pub mod drive;
+pub mod scsi;
 pub mod volume;

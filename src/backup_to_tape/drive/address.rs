@@ -11,6 +11,8 @@ use crate::base::size::Size;
 /// Where a drive is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
+    /// A device of the kernel's tape driver that does not rewind when it is closed.
+    Tape(PathBuf),
     /// A directory of volumes; `capacity`: octets that each takes, where there is a limit.
     File { dir: PathBuf, capacity: Option<Size> },
     /// Takes everything and keeps nothing, for measurements.
@@ -27,6 +29,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         match text.split_once(':') {
+            _ if text.starts_with('/') => Ok(Self::Tape(PathBuf::from(text))),
             Some(("file", dir)) if dir.starts_with('/') => Ok(Self::File { dir: PathBuf::from(dir), capacity: None }),
             Some(("null", "")) => Ok(Self::Null),
             Some(_) | None => Err(AddressError),
@@ -37,6 +40,7 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Tape(path) => path.display().fmt(f),
             Self::File { dir, .. } => write!(f, "file:{}", dir.display()),
             Self::Null => f.write_str("null:"),
         }

@@ -4,7 +4,8 @@
 //! `fife backup drive`. Never: knows what is in a block.
 //!
 //! - `address`: how a drive is named in the configuration; `error`: what can go wrong, by whose fault;
-//! - `file`: a directory of volumes as plain files; `null`: counts and throws away.
+//! - `tape`: a tape drive; `file`: a directory of volumes as plain files; `null`: counts and throws away;
+//! - `exercise`: whether a drive and a volume in it do what they must.
 //!
 //! All kinds behave as a tape does:
 //! - a volume is a sequence of *tape files*, divided by *file marks*; a place on it is the number of a tape file and of a block in it, from 0;
@@ -17,8 +18,10 @@
 
 pub mod address;
 pub mod error;
+pub mod exercise;
 pub mod file;
 pub mod null;
+pub mod tape;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +34,10 @@ pub use address::Address;
 pub use error::DriveError;
 use file::FileDrive;
 use null::NullDrive;
+use tape::Tape;
+use tape::log::Health;
+
+use super::scsi::{Identity, ScsiError};
 
 /// Octets of a block, at least (one page).
 pub const BLOCK_BYTES_MIN: usize = 4 << 10;
@@ -109,6 +116,7 @@ pub struct Status {
 /// A drive that is open. While it is, nobody else can open it.
 #[derive(Debug)]
 pub enum Drive {
+    Tape(Tape),
     File(FileDrive),
     Null(NullDrive),
 }
@@ -123,6 +131,7 @@ impl Drive {
             return Err(DriveError::BlockBytes(block_bytes));
         }
         match address {
+            Address::Tape(path) => Tape::open(path, access, block_bytes).map(Self::Tape),
             Address::File { dir, capacity } => FileDrive::open(dir, access, block_bytes, *capacity).map(Self::File),
             Address::Null => Ok(Self::Null(NullDrive::new(block_bytes))),
         }
@@ -134,6 +143,7 @@ impl Drive {
     /// The drive does not answer. An empty drive is no error here.
     pub fn status(&mut self) -> Result<Status, DriveError> {
         match self {
+            Self::Tape(tape) => tape.status(),
             Self::File(file) => file.status(),
             Self::Null(null) => Ok(null.status()),
         }
@@ -143,6 +153,7 @@ impl Drive {
     #[must_use]
     pub fn block_bytes(&self) -> usize {
         match self {
+            Self::Tape(tape) => tape.block_bytes(),
             Self::File(file) => file.block_bytes(),
             Self::Null(null) => null.block_bytes(),
         }
@@ -154,6 +165,7 @@ impl Drive {
     /// No volume, or the drive fails.
     pub fn rewind(&mut self) -> Result<(), DriveError> {
         match self {
+            Self::Tape(tape) => tape.rewind(),
             Self::File(file) => file.seek(Place::START),
             Self::Null(null) => null.seek(Place::START),
         }
@@ -166,6 +178,7 @@ impl Drive {
     pub fn write_block(&mut self, block: &[u8]) -> Result<Written, DriveError> {
         assert_eq!(block.len(), self.block_bytes(), "blocks have one size");
         match self {
+            Self::Tape(tape) => tape.write_block(block),
             Self::File(file) => file.write_block(block),
             Self::Null(null) => Ok(null.write_block()),
         }
@@ -177,6 +190,7 @@ impl Drive {
     /// What was written since the last time may not be there.
     pub fn write_marks(&mut self, count: u32) -> Result<(), DriveError> {
         match self {
+            Self::Tape(tape) => tape.write_marks(count),
             Self::File(file) => file.write_marks(count),
             Self::Null(null) => {
                 null.write_marks(count);
@@ -185,13 +199,14 @@ impl Drive {
         }
     }
 
-    /// Reads one block, or what is in its place. The buffer may be longer than `block_bytes`: who does not know the blocks of a volume
-    /// reads its first one with `BLOCK_BYTES_MAX`.
+    /// Reads one block, or what is in its place. The buffer may be longer than `block_bytes`, for volumes with blocks
+    /// of another size, as far as the drive goes along (`Unsupported` when it does not).
     ///
     /// # Errors
     /// After `Medium` and `ForeignBlock` the next call reads what comes behind.
     pub fn read_block(&mut self, buffer: &mut [u8]) -> Result<Reading, DriveError> {
         match self {
+            Self::Tape(tape) => tape.read_block(buffer),
             Self::File(file) => file.read_block(buffer),
             Self::Null(_) => Ok(Reading::EndOfData),
         }
@@ -204,6 +219,7 @@ impl Drive {
     pub fn seek(&mut self, file: u32, block: u32) -> Result<(), DriveError> {
         let place = Place { file, block };
         match self {
+            Self::Tape(tape) => tape.seek(place),
             Self::File(drive) => drive.seek(place),
             Self::Null(null) => null.seek(place),
         }
@@ -215,6 +231,7 @@ impl Drive {
     /// No volume, or the drive fails.
     pub fn to_end_of_data(&mut self) -> Result<(), DriveError> {
         match self {
+            Self::Tape(tape) => tape.space_to_end(),
             Self::File(file) => file.space_to_end(),
             Self::Null(_) => Ok(()),
         }
@@ -226,6 +243,7 @@ impl Drive {
     /// The drive fails, or holds the volume.
     pub fn eject(&mut self) -> Result<(), DriveError> {
         match self {
+            Self::Tape(tape) => tape.eject(),
             Self::File(file) => file.eject(),
             Self::Null(_) => Ok(()),
         }
@@ -237,6 +255,7 @@ impl Drive {
     /// `NoMedium` when there is none.
     pub fn load(&mut self) -> Result<(), DriveError> {
         match self {
+            Self::Tape(tape) => tape.load(),
             Self::File(file) => file.load(),
             Self::Null(_) => Ok(()),
         }
@@ -249,7 +268,7 @@ impl Drive {
     pub fn insert(&mut self, name: &str) -> Result<(), DriveError> {
         match self {
             Self::File(file) => file.insert(name),
-            Self::Null(_) => Err(DriveError::Unsupported("putting in a volume by its name")),
+            Self::Tape(_) | Self::Null(_) => Err(DriveError::Unsupported("putting in a volume by its name")),
         }
     }
 
@@ -260,7 +279,47 @@ impl Drive {
     pub fn insert_blank(&mut self, name: &str) -> Result<(), DriveError> {
         match self {
             Self::File(file) => file.insert_blank(name),
-            Self::Null(_) => Err(DriveError::Unsupported("making a volume")),
+            Self::Tape(_) | Self::Null(_) => Err(DriveError::Unsupported("making a volume")),
+        }
+    }
+
+    /// Whether nothing was ever written on it: no block, and at most the file mark by which a volume is made blank. It is rewound.
+    ///
+    /// # Errors
+    /// No volume, or the drive fails.
+    pub fn is_blank(&mut self) -> Result<bool, DriveError> {
+        self.rewind()?;
+        // Longer blocks than these are no less blocks.
+        let mut buffer = vec![0; self.block_bytes()];
+        let is_blank = match self.read_block(&mut buffer) {
+            Ok(Reading::EndOfData) => true,
+            Ok(Reading::Mark) => self.read_block(&mut buffer)? == Reading::EndOfData,
+            Ok(Reading::Block(_)) | Err(DriveError::Medium(_) | DriveError::ForeignBlock { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        self.rewind()?;
+        Ok(is_blank)
+    }
+
+    /// What the drive is; `None` when it is none of the kind that says so.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn identity(&self) -> Result<Option<Identity>, ScsiError> {
+        match self {
+            Self::Tape(tape) => tape.identity().transpose(),
+            Self::File(_) | Self::Null(_) => Ok(None),
+        }
+    }
+
+    /// What it says of its own health and of the volume's; `None` when it is none of the kind that says so.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn health(&self) -> Result<Option<Health>, ScsiError> {
+        match self {
+            Self::Tape(tape) => tape.health().map(Some),
+            Self::File(_) | Self::Null(_) => Ok(None),
         }
     }
 }

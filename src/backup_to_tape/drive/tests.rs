@@ -257,6 +257,8 @@ fn addresses_are_told_apart() {
     for (text, expected) in [
         ("file:/srv/volumes", Some(Address::File { dir: "/srv/volumes".into(), capacity: None })),
         ("null:", Some(Address::Null)),
+        ("/dev/nst0", Some(Address::Tape("/dev/nst0".into()))),
+        ("/dev/tape/by-id/scsi-3:5-nst", Some(Address::Tape("/dev/tape/by-id/scsi-3:5-nst".into()))),
         ("file:volumes", None),
         ("null:x", None),
         ("ftp://host", None),
@@ -275,4 +277,57 @@ fn the_null_drive_counts() {
     assert_eq!(place(&mut drive), (1, 1));
     let Drive::Null(null) = &drive else { panic!("null") };
     assert_eq!(null.octets(), 3 * 4096);
+}
+
+#[test]
+fn what_is_no_tape_device_is_not_taken_for_one() {
+    for path in ["/dev/null", "/dev/no-such-tape", "/etc/hostname"] {
+        let opened = Drive::open(&Address::Tape(path.into()), Access::Read, BLOCK);
+        assert!(matches!(opened, Err(DriveError::NotThere(_))), "{path}: {opened:?}");
+    }
+}
+
+#[test]
+fn a_volume_is_blank_until_a_block_is_on_it() {
+    for (script, expected) in [("", true), ("|", true), ("||", false), ("a", false), ("a|", false), ("|a|", false)] {
+        let (_dir, mut drive) = blank();
+        write(&mut drive, script);
+        assert_eq!(drive.is_blank().unwrap(), expected, "{script:?}");
+        assert_eq!(place(&mut drive), (0, 0));
+    }
+}
+
+#[test]
+fn a_good_drive_stands_the_exercise() {
+    let (_dir, mut drive) = blank();
+    let mut steps = Vec::new();
+    exercise::run(&mut drive, exercise::Options::default(), &mut |step| steps.push(step.to_owned())).unwrap();
+    assert!(steps.len() >= 5, "{steps:?}");
+    assert!(drive.is_blank().unwrap());
+    write(&mut drive, "a|");
+    let refused = exercise::run(&mut drive, exercise::Options::default(), &mut |_| ());
+    assert!(matches!(refused, Err(exercise::ExerciseError::NotBlank)));
+    drive.rewind().unwrap();
+    assert_eq!(read(&mut drive), "a|.");
+    let overwrite = exercise::Options { overwrite: true, fill: false };
+    exercise::run(&mut drive, overwrite, &mut |_| ()).unwrap();
+}
+
+#[test]
+fn a_volume_is_filled_to_its_end_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut drive = Drive::open(&address(dir.path(), Some(40)), Access::Write, BLOCK).unwrap();
+    drive.insert_blank("V1").unwrap();
+    let fill = exercise::Options { overwrite: false, fill: true };
+    let mut steps = Vec::new();
+    exercise::run(&mut drive, fill, &mut |step| steps.push(step.to_owned())).unwrap();
+    assert!(steps.iter().any(|step| step.contains("early warning after 36 blocks, full after 40")), "{steps:?}");
+}
+
+#[test]
+fn the_exercise_sees_a_drive_that_forgets() {
+    // What is written to it is gone.
+    let mut drive = Drive::open(&Address::Null, Access::Write, BLOCK).unwrap();
+    let failed = exercise::run(&mut drive, exercise::Options::default(), &mut |_| ());
+    assert!(matches!(failed, Err(exercise::ExerciseError::Wrong { .. })), "{failed:?}");
 }
