@@ -6,6 +6,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage or invalid configuration, 3 not reachable.
 
 mod alias;
+mod backup;
 mod check;
 mod config;
 mod console;
@@ -85,6 +86,7 @@ enum Command {
     Alias(alias::Arguments),
     Dkim(dkim::Arguments),
     Queue(queue::Arguments),
+    Backup(backup::Arguments),
     Preflight(preflight::Arguments),
     Install(install::Arguments),
     Update(update::Arguments),
@@ -137,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Alias(arguments) => alias::run(&global, &arguments),
         Command::Dkim(arguments) => dkim::run(&global, &arguments),
         Command::Queue(arguments) => queue::run(&global, &arguments),
+        Command::Backup(arguments) => backup::run(&global, &arguments),
         Command::Preflight(arguments) => preflight::run(&global, &arguments),
         Command::Install(arguments) => install::run(&global, &arguments),
         Command::Update(arguments) => update::run(&global, &arguments),
