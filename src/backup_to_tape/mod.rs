@@ -5,9 +5,15 @@
 //!
 //! - `drive`: what writes and reads blocks and file marks: a tape drive, a directory of volumes, or nothing at all;
 //! - `changer`: what puts tapes into drives by itself; `scsi`: commands to drives and changers, and what they answer;
-//! - `volume`: the format, what stands on a volume octet by octet.
+//! - `volume`: the format, what stands on a volume octet by octet;
+//! - `feed`: from a tar stream to blocks, so that the drive need not stop;
+//! - `catalogue`: which files are on which volume;
+//! - `restore`: reading back, and finding out what a volume holds.
 
+pub mod catalogue;
 pub mod changer;
 pub mod drive;
+pub mod feed;
+pub mod restore;
 pub mod scsi;
 pub mod volume;

@@ -209,6 +209,12 @@ impl Unframer {
         Self { block_len, octets: Vec::new(), position, skip, lost: false, untold: None, part: None }
     }
 
+    /// Whether what comes next stands at or before this place.
+    #[must_use]
+    pub fn is_before(&self, place: Place) -> bool {
+        self.untold.is_none() && self.place() <= place
+    }
+
     /// The next block.
     pub fn block(&mut self, block: &[u8]) {
         self.octets.extend_from_slice(block);
