@@ -6,7 +6,7 @@
 //! - `image`: the image that is tested, built when it is not there; `disk`: a guest's own copy, and what is put on it from outside;
 //! - `guest`: one machine, from power on to power cut; `console`: its serial line; `monitor`: QEMU's own (QMP);
 //! - `writes`: what a power cut at any moment leaves on a disk;
-//! - `https`, `nfs`: file servers for guests; `shell`: commands inside a guest; `switch`: a network between guests; `client`: the least of SMTP and IMAP that a suite needs to see who answers.
+//! - `https`, `nfs`: file servers for guests; `tape`: a tape library; `shell`: commands inside a guest; `switch`: a network between guests; `client`: the least of SMTP and IMAP that a suite needs to see who answers.
 //!
 //! QEMU emulates (TCG): minutes are what a boot may take on a busy machine, eight seconds what it takes on an idle one.
 
@@ -22,6 +22,7 @@ pub mod monitor;
 pub mod nfs;
 pub mod shell;
 pub mod switch;
+pub mod tape;
 pub mod writes;
 
 use std::io::Write;

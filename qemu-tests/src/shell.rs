@@ -9,7 +9,7 @@ use fife_image::bundle::{self, Signer};
 use fife_image::initramfs::Archive;
 
 use crate::disk::Disk;
-use crate::{Console, image};
+use crate::{Console, Firmware, Machine, image};
 
 /// First the shell, which waits until there is something to be asked; then what the kernel would have started.
 const HOOK: &str = "#!/bin/busybox sh
@@ -49,6 +49,20 @@ pub fn prepare(disk: &Disk) {
         assert_ne!(changed, text, "{file}");
         disk.write_esp(file, changed.as_bytes());
     }
+}
+
+/// A machine with the shell that boots without firmware and loader: what they do is not what is tested. The disk is prepared; kernel and
+/// initramfs of it go to `dir`.
+#[must_use]
+pub fn machine(dir: &Path, disk: &Disk) -> Machine {
+    let file = |name: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, disk.read_esp(&format!("fife/a/{name}"))).unwrap();
+        path.display().to_string()
+    };
+    let options = format!("console=ttyS0,115200 panic=10 quiet fife.slot=a {KERNEL_ARGUMENT}");
+    let arguments = ["-kernel", &file("linux"), "-initrd", &file("initrd"), "-append", &options];
+    Machine::new("mail1", Firmware::Bios, disk).more(&arguments)
 }
 
 /// Signed bundles with the system of a fresh disk under other versions, in a directory, and with more files of it on a FAT disk. `broken`: with an initramfs that is none.

@@ -8,5 +8,6 @@ mod install;
 mod mounts;
 mod power;
 mod site;
+mod tape;
 mod update;
 mod writes;

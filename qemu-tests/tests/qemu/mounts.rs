@@ -5,7 +5,7 @@ use std::process::Command;
 
 use fife_qemu_tests::nfs::{PSEUDO, Server};
 use fife_qemu_tests::shell::{self, Shell};
-use fife_qemu_tests::{Disk, Firmware, Guest, Machine, wait_for};
+use fife_qemu_tests::{Disk, Guest, wait_for};
 use serde_json::json;
 
 const NEVER: [&str; 2] = ["Kernel panic", "panicked"];
@@ -56,18 +56,6 @@ fn stick(dir: &Path) -> Disk {
     disk
 }
 
-/// Boots without firmware and loader: what they do is not what is tested here.
-fn machine_of_kernel(dir: &Path, disk: &Disk) -> Machine {
-    let file = |name: &str| {
-        let path = dir.join(name);
-        std::fs::write(&path, disk.read_esp(&format!("fife/a/{name}"))).unwrap();
-        path.display().to_string()
-    };
-    let options = format!("console=ttyS0,115200 panic=10 quiet fife.slot=a {}", shell::KERNEL_ARGUMENT);
-    let arguments = ["-kernel", &file("linux"), "-initrd", &file("initrd"), "-append", &options];
-    Machine::new("mail1", Firmware::Bios, disk).more(&arguments)
-}
-
 fn settings(server: &Server, export: &Path) -> String {
     let (port, mount_port, export) = (server.port, server.mount_port, export.display());
     format!(
@@ -107,7 +95,7 @@ fn disks_and_a_file_server_come_and_go_and_hold_nothing_up() {
     let big = Disk::formatted(&dir.path().join("big"), 320, "/sbin/mkfs.xfs", &["-q", "-L", "big"]);
     let stick = stick(dir.path());
     let socket = dir.path().join("shell");
-    let machine = machine_of_kernel(dir.path(), &disk).disk(&archive(dir.path()), "").disk(&big, "");
+    let machine = shell::machine(dir.path(), &disk).disk(&archive(dir.path()), "").disk(&big, "");
     let machine = machine.more(&["-device", "qemu-xhci,id=usb"]);
     let mut guest = machine.more(&Shell::arguments(&socket).each_ref().map(String::as_str)).start();
     let shell = Shell::connect(&socket);
