@@ -22,8 +22,6 @@ const READ_ELEMENT_STATUS: u8 = 0xb8;
 const VOLUME_TAGS: u8 = 0x10;
 /// Octets of an answer, at most: more than 10 000 places have.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Milliseconds that a move may take: large libraries drive far, and drives take their time to let a tape go.
-const MOVE_MSECS: u32 = 10 * 60_000;
 /// Milliseconds that looking at every place may take.
 const LOOK_MSECS: u32 = 60 * 60_000;
 
@@ -144,7 +142,7 @@ impl Changer {
     fn carry(&self, from: u16, to: u16) -> Result<(), ChangerError> {
         let ([a, b], [c, d], [e, f]) = (self.transport.to_be_bytes(), from.to_be_bytes(), to.to_be_bytes());
         let command = [MOVE_MEDIUM, 0, a, b, c, d, e, f, 0, 0, 0, 0];
-        self.scsi.execute(&command, &mut [], MOVE_MSECS).map(drop)?;
+        self.scsi.execute(&command, &mut [], scsi::MOVE_MSECS).map(drop)?;
         tracing::info!(from, to, "the changer has moved a tape");
         Ok(())
     }

@@ -22,11 +22,14 @@ const SENSE_BYTES: usize = 64;
 const UNIT_ATTENTIONS_MAX: usize = 8;
 /// Milliseconds that an answer about the device itself may take.
 pub(super) const ASK_MSECS: u32 = 60_000;
+/// Milliseconds that the tape or the arm may move.
+pub(super) const MOVE_MSECS: u32 = 15 * 60_000;
 
 /// Letters of a line that are shown, at most.
 const LINE_CHARS_MAX: usize = 500;
 
 const TEST_UNIT_READY: u8 = 0x00;
+const READ_6: u8 = 0x08;
 const INQUIRY: u8 = 0x12;
 const LOG_SENSE: u8 = 0x4d;
 /// LOG SENSE: cumulative values.
@@ -63,6 +66,11 @@ impl Sense {
             0x72 | 0x73 => Some(Self { key: at(1)? & 0x0f, code: at(2)?, qualifier: at(3)? }),
             _ => None,
         }
+    }
+
+    /// BLANK CHECK; some leave the key empty and tell it in the additional code alone.
+    const fn is_end_of_data(self) -> bool {
+        matches!(self, Self { key: 8, .. } | Self { key: 0, code: 0, qualifier: 5 })
     }
 
     const fn words(self) -> &'static str {
@@ -247,6 +255,15 @@ impl Scsi {
         let mut data = [0; INQUIRY_BYTES as usize];
         let len = self.execute(&[INQUIRY, 0, 0, 0, INQUIRY_BYTES, 0], &mut data, ASK_MSECS)?;
         identity(data.get(..len).unwrap_or_default()).ok_or(ScsiError::Answer("it is too short to say what this is"))
+    }
+
+    /// Whether nothing is recorded where the tape stands. If something is, the tape moves past it.
+    pub(super) fn is_at_end_of_data(&self, block_bytes: usize) -> Result<bool, ScsiError> {
+        let [_, a, b, c] = u32::try_from(block_bytes).unwrap_or(0).to_be_bytes();
+        match self.execute(&[READ_6, 0, a, b, c, 0], &mut vec![0; block_bytes], MOVE_MSECS) {
+            Err(ScsiError::Sense(sense)) => Ok(sense.is_end_of_data()),
+            other => other.map(|_| false),
+        }
     }
 
     /// A log page; `None` when the device has it not.

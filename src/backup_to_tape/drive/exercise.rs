@@ -11,12 +11,15 @@ const SOUGHT: [(u32, u32); 9] = [(1, 3), (0, 1), (2, 0), (1, 0), (1, 4), (0, 2),
 /// So many blocks are written between file marks when a volume is filled.
 const FILL_FILE_BLOCKS: u32 = 256;
 
+/// So many have their place behind the early warning.
+const TRAILER_BLOCKS: u32 = 4;
+
 /// What is tried.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Write over what is on the volume.
     pub overwrite: bool,
-    /// Write the volume full and read it all.
+    /// Write up to the early warning of the volume's end and read it all.
     pub fill: bool,
 }
 
@@ -187,32 +190,25 @@ impl Exercise<'_> {
         self.expect(Place { file: 2, block: 0 }, Reading::EndOfData)
     }
 
-    /// Writes until there is no more room; then reads it all.
+    /// Writes up to the early warning, and behind it what finishes a volume; then reads it all.
     fn fill(&mut self) -> Result<String, ExerciseError> {
         self.step = "filling the volume";
         self.call(|drive| drive.rewind())?;
-        let (mut place, mut count, mut warned_after) = (Place::START, 0_u64, None);
-        loop {
-            let block = content(place, 3, self.drive.block_bytes());
-            match self.drive.write_block(&block) {
-                Ok(written) => {
-                    count += 1;
-                    place.block += 1;
-                    if written == Written::EarlyWarning {
-                        warned_after.get_or_insert(count);
-                    }
-                }
-                Err(DriveError::Full(_)) => break,
-                Err(source) => return Err(ExerciseError::Drive { step: self.step, source }),
-            }
+        let (mut place, mut count, mut more) = (Place::START, 0_u64, None);
+        while more != Some(0) {
+            let is_early = self.write(place, 3)? == Written::EarlyWarning;
+            place.block += 1;
+            more = match more {
+                None => is_early.then_some(TRAILER_BLOCKS),
+                Some(more) => Some(more - 1),
+            };
+            count += u64::from(more.is_none());
             if place.block == FILL_FILE_BLOCKS {
                 self.call(|drive| drive.write_marks(1))?;
                 place = Place { file: place.file + 1, block: 0 };
             }
         }
-        let Some(warned_after) = warned_after else {
-            return Err(self.wrong(place, "an early warning before the end", "none"));
-        };
+        let warned_after = count + 1;
         self.call(|drive| drive.write_marks(1))?;
         self.step = "reading the full volume";
         self.call(|drive| drive.rewind())?;
@@ -220,7 +216,7 @@ impl Exercise<'_> {
             let blocks = if file == place.file { place.block } else { FILL_FILE_BLOCKS };
             self.expect_files(&[(file, blocks, 3)])?;
         }
-        Ok(format!("early warning after {warned_after} blocks, full after {count}"))
+        Ok(format!("early warning after {warned_after} blocks, with room for {TRAILER_BLOCKS} more"))
     }
 }
 

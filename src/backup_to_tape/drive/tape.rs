@@ -342,6 +342,9 @@ impl Tape {
         match read {
             Ok(0) => self.mark_or_end(),
             Ok(len) => {
+                if self.is_no_block()? {
+                    return Ok(Reading::EndOfData);
+                }
                 self.place = self.place.map(|place| Place { block: place.block.saturating_add(1), ..place });
                 Ok(Reading::Block(len))
             }

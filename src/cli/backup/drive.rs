@@ -49,7 +49,7 @@ enum What {
         #[arg(default_value_t = 0)]
         block: u32,
     },
-    /// Go behind everything that is recorded.
+    /// Go behind everything that is recorded, and say which place that is.
     End,
     /// Rewind, and take the volume out.
     Eject,
@@ -127,7 +127,10 @@ fn act(global: &Global, arguments: &Arguments) -> Result<Exit, Exit> {
         What::Label => label(&mut drive).map_err(fail)?,
         What::Rewind => drive.rewind().map_err(fail)?,
         What::Seek { file, block } => drive.seek(*file, *block).map_err(fail)?,
-        What::End => drive.to_end_of_data().map_err(fail)?,
+        What::End => {
+            drive.to_end_of_data().map_err(fail)?;
+            print(place(&drive.status().map_err(fail)?));
+        }
         What::Eject => drive.eject().map_err(fail)?,
         What::Load { volume, new } => match volume {
             None => drive.load(),
@@ -167,12 +170,8 @@ fn tell(told: &Told) {
     });
     line("drive", &format!("{drive}{}", called.unwrap_or_default()));
     line("volume", &volume(status));
-    if let (Some(file), Some(block)) = (status.file, status.block) {
-        let end = if status.at_end_of_data { "; data ends here" } else { "" };
-        let early = if status.at_early_warning { "; the end of the volume is near" } else { "" };
-        line("place", &format!("tape file {file}, block {block}{end}{early}"));
-    } else if status.online {
-        line("place", "unknown: rewind it");
+    if status.online {
+        line("place", &place(status));
     }
     let Some(health) = health else { return };
     match &health.alerts {
@@ -190,6 +189,13 @@ fn tell(told: &Told) {
     for counter in &health.counters {
         line("counter", &format!("{}: {}", counter.name, counter.value));
     }
+}
+
+fn place(status: &Status) -> String {
+    let (Some(file), Some(block)) = (status.file, status.block) else { return "unknown: rewind it".to_owned() };
+    let end = if status.at_end_of_data { "; data ends here" } else { "" };
+    let early = if status.at_early_warning { "; the end of the volume is near" } else { "" };
+    format!("tape file {file}, block {block}{end}{early}")
 }
 
 fn volume(status: &Status) -> String {

@@ -33,6 +33,7 @@ pub(super) struct Report {
 
 nix::ioctl_write_ptr!(mtioctop, b'm', 1, MtOp);
 nix::ioctl_read!(mtiocget, b'm', 2, Report);
+nix::ioctl_read!(mtiocpos, b'm', 3, libc::c_long);
 
 /// What the drive is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,10 @@ pub(super) const OPTIONS_OFF: i32 =
 
 const BLOCK_BYTES_MASK: libc::c_long = 0xff_ffff;
 
+/// More file marks or blocks than are on any tape: to the end of data. The driver itself asks for so many, and when the drive does not
+/// say how many there were, the driver believes in all of them.
+pub(super) const ALL: u32 = 0x7f_ffff;
+
 /// Bits of `mt_gstat`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flags(libc::c_long);
@@ -93,7 +98,7 @@ impl Report {
 
     /// The tape file, where the driver knows it.
     pub(super) fn file(&self) -> Option<u32> {
-        u32::try_from(self.mt_fileno).ok()
+        u32::try_from(self.mt_fileno).ok().filter(|file| *file < ALL)
     }
 
     pub(super) fn place(&self) -> Option<Place> {
@@ -125,4 +130,12 @@ pub(super) fn report(device: &File) -> Result<Report, Errno> {
     #[expect(unsafe_code, reason = "the driver tells by ioctl only")]
     // SAFETY: the descriptor is open, and the structure is as large as the driver's.
     unsafe { mtiocget(device.as_raw_fd(), &raw mut report) }.map(|_| report)
+}
+
+/// Whether the drive knows its place by itself.
+pub(super) fn has_position(device: &File) -> Result<(), Errno> {
+    let mut block = 0;
+    #[expect(unsafe_code, reason = "the driver tells by ioctl only")]
+    // SAFETY: the descriptor is open, and `struct mtpos` is one long.
+    unsafe { mtiocpos(device.as_raw_fd(), &raw mut block) }.map(drop)
 }

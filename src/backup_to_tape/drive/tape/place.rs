@@ -5,11 +5,8 @@
 use nix::errno::Errno;
 
 use super::super::{DriveError, Place, Reading, Status};
-use super::mtio::{Flags, Operation};
+use super::mtio::{self, ALL, Flags, Operation};
 use super::{READY_ASK_AGAIN, READY_ASKS_MAX, Tape};
-
-/// More file marks or blocks than are on any tape: to the end of data.
-const ALL: i32 = 0x7f_ffff;
 
 impl Tape {
     /// Before the tape is moved or read: a file mark behind blocks that have none. The driver would write it too, on most ways.
@@ -33,9 +30,21 @@ impl Tape {
             self.place = report.place();
             return Ok(false);
         }
+        // Some do not tell the driver that it is the end of data that they have come to.
+        if error == Errno::EIO && self.is_end_of_data_here() {
+            self.is_at_end = true;
+            self.place = None;
+            return Ok(false);
+        }
         let fault = self.diagnose(self.place, "positioning", error);
         self.place = None;
         Err(fault)
+    }
+
+    /// Asked of the drive itself. The driver's count may be wrong after it.
+    fn is_end_of_data_here(&self) -> bool {
+        let asked = self.generic().map(|scsi| scsi.and_then(|scsi| scsi.is_at_end_of_data(self.block_bytes)));
+        matches!(asked, Some(Ok(true)))
     }
 
     pub(in super::super) fn rewind(&mut self) -> Result<(), DriveError> {
@@ -61,7 +70,7 @@ impl Tape {
     /// To somewhere in this tape file, from which blocks can be counted.
     fn go_to_file(&mut self, file: u32) -> Result<bool, DriveError> {
         let here = match self.place {
-            Some(here) if file > 0 || here.file == 0 => here,
+            Some(here) if file >= here.file || file > 0 && self.counts_back() => here,
             Some(_) | None => {
                 self.rewind()?;
                 Place::START
@@ -98,64 +107,70 @@ impl Tape {
     /// Behind everything. The block is counted as well: the driver says nothing of it there.
     pub(in super::super) fn space_to_end(&mut self) -> Result<(), DriveError> {
         self.settle()?;
-        let before = self.place;
         self.operate(Operation::EndOfData, 1).map_err(|error| self.diagnose(None, "to the end of data", error))?;
-        let file = self.report()?.file().filter(|file| i64::from(*file) < i64::from(ALL));
+        let file = self.report()?.file();
         self.place = None;
-        let file = match file {
-            Some(file) => file,
-            // A drive that does not say how many marks it has passed: they are counted one by one.
-            None => {
-                self.count(before.filter(|place| place.block == 0).unwrap_or(Place::START), Operation::ForwardMarks)?
-            }
+        self.is_at_end = false;
+        let counted = match file {
+            Some(file) => self.blocks_of(file)?.map(|block| Place { file, block }),
+            None => None,
         };
-        let blocks = self.blocks_of(file)?;
-        self.place = Some(Place { file, block: blocks });
+        self.place = Some(match counted {
+            Some(place) => place,
+            None => self.count()?,
+        });
         self.is_at_end = true;
         Ok(())
     }
 
-    /// How many file marks there are up to the end of data, by going over each from here.
-    fn count(&mut self, from: Place, operation: Operation) -> Result<u32, DriveError> {
-        self.seek(from)?;
-        let mut file = from.file;
-        while self.space(operation, 1)? {
-            file += 1;
-            self.place = Some(Place { file, block: 0 });
-        }
-        Ok(file)
-    }
-
-    /// How many blocks the last tape file has; the tape then stands behind them.
-    fn blocks_of(&mut self, file: u32) -> Result<u32, DriveError> {
-        let start = Place { file, block: 0 };
-        // Not by way of the beginning of the tape.
+    /// How many blocks the last tape file has, by the drive's own count; the tape then stands behind them.
+    fn blocks_of(&mut self, file: u32) -> Result<Option<u32>, DriveError> {
         if file == 0 {
             self.rewind()?
         } else {
             self.place = Some(self.back_to_mark(file)?)
         }
-        if self.space(Operation::ForwardBlocks, ALL.unsigned_abs())? {
+        if self.space(Operation::ForwardBlocks, ALL)? {
             return Err(DriveError::PlaceLost);
         }
-        if let Some(Place { block, .. }) = self.place.filter(|place| i64::from(place.block) < i64::from(ALL)) {
-            return Ok(block);
-        }
-        self.place = None;
-        self.seek(start)?;
-        let mut block = 0;
-        while self.space(Operation::ForwardBlocks, 1)? {
-            block += 1;
-        }
-        Ok(block)
+        Ok(self.place.map(|place| place.block).filter(|block| *block < ALL))
     }
 
-    /// After a read that failed: is it the end of data, or a block that cannot be read? The driver tells both alike, and has lost its place. So
-    /// the tape goes back to where it was, and over that block without reading it: then the next read reads what is behind.
+    /// With a drive that does not say how far it has come: over each file mark, and reading each block of the last tape file.
+    fn count(&mut self) -> Result<Place, DriveError> {
+        self.rewind()?;
+        let mut place = Place::START;
+        while self.space(Operation::ForwardMarks, 1)? {
+            place.file += 1;
+            self.place = Some(place);
+        }
+        self.place = None;
+        self.seek(place)?;
+        let mut buffer = vec![0; self.block_bytes];
+        loop {
+            match self.read_block(&mut buffer) {
+                Ok(Reading::EndOfData) => return Ok(place),
+                Ok(Reading::Block(_)) | Err(DriveError::ForeignBlock { .. } | DriveError::Medium(_)) => {
+                    place.block += 1
+                }
+                Ok(Reading::Mark) => return Err(DriveError::PlaceLost),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// After a read that failed: is it the end of data, or a block that cannot be read? The driver tells both alike, and has lost its place;
+    /// the drive knows. After a bad block the tape goes back to where it was, and over that block without reading it: then the next
+    /// read reads what is behind.
     pub(super) fn not_read(&mut self, error: Errno) -> Result<Reading, DriveError> {
         let place = self.place.take();
         let fault = self.diagnose(place, "reading", error);
         let (DriveError::Medium(_), Some(place)) = (&fault, place) else { return Err(fault) };
+        if self.is_end_of_data_here() {
+            self.place = Some(place);
+            self.is_at_end = true;
+            return Ok(Reading::EndOfData);
+        }
         // Not by its count of blocks: by the file mark before it.
         let start = if place.file == 0 {
             self.rewind()?;
@@ -164,22 +179,50 @@ impl Tape {
             self.back_to_mark(place.file)?
         };
         self.place = Some(start);
-        if !self.space(Operation::ForwardBlocks, place.block)? {
-            return Err(DriveError::PlaceLost);
-        }
-        self.place = Some(place);
-        if self.space(Operation::ForwardBlocks, 1)? {
+        if self.space(Operation::ForwardBlocks, place.block.saturating_add(1))? {
             self.place = Some(Place { block: place.block.saturating_add(1), ..place });
-        } else if self.is_at_end {
-            self.place = Some(place);
-            return Ok(Reading::EndOfData);
         }
         Err(fault)
     }
 
+    /// Where a drive tells the end of data and the end of the tape at once, the driver sees the latter alone, and passes on its buffer as if
+    /// a block had been read. (A last block of a tape that is full, without a file mark behind it, is lost with this: it was never
+    /// acknowledged.)
+    pub(super) fn is_no_block(&mut self) -> Result<bool, DriveError> {
+        let report = self.report()?;
+        if !report.has(Flags::END_OF_TAPE) && !report.has(Flags::END_OF_DATA) {
+            return Ok(false);
+        }
+        if !self.is_end_of_data_here() {
+            // It was one, and asking has moved on over the next thing.
+            self.operate(Operation::BackBlocks, 1).map_err(|error| self.diagnose(None, "going back", error))?;
+            return Ok(false);
+        }
+        // Else the driver would refuse the next write, for it takes this for the end of the tape.
+        if let Err(error) = self.operate(Operation::EndOfData, 1) {
+            tracing::debug!(%error, "the driver still takes the end of data for the end of the tape");
+        }
+        self.is_at_end = true;
+        Ok(true)
+    }
+
+    /// Whether the drive may be asked to count file marks backward. One that has no READ POSITION is older than SSC-2, or an imitation: of
+    /// those, some count the mark before which they stand. They are sent on from the beginning of the tape.
+    fn counts_back(&self) -> bool {
+        self.device().and_then(mtio::has_position).is_ok()
+    }
+
     /// From somewhere in a tape file that is not the first to its beginning.
     fn back_to_mark(&mut self, file: u32) -> Result<Place, DriveError> {
-        let is_there = self.space(Operation::BackMarks, 1)? && self.space(Operation::ForwardMarks, 1)?;
+        if !self.counts_back() {
+            self.place = None;
+            self.rewind()?;
+        }
+        let is_there = if self.place == Some(Place::START) {
+            self.space(Operation::ForwardMarks, file)?
+        } else {
+            self.space(Operation::BackMarks, 1)? && self.space(Operation::ForwardMarks, 1)?
+        };
         if is_there { Ok(Place { file, block: 0 }) } else { Err(DriveError::PlaceLost) }
     }
 
