@@ -8,12 +8,15 @@
 //! - `volume`: the format, what stands on a volume octet by octet;
 //! - `feed`: from a tar stream to blocks, so that the drive need not stop;
 //! - `catalogue`: which files are on which volume;
-//! - `restore`: reading back, and finding out what a volume holds.
+//! - `restore`: reading back, and finding out what a volume holds;
+//! - `job`: a run, from what is in the drive to the last part; `source`: files of this host as a tar stream.
 
 pub mod catalogue;
 pub mod changer;
 pub mod drive;
 pub mod feed;
+pub mod job;
 pub mod restore;
 pub mod scsi;
+pub mod source;
 pub mod volume;

@@ -2,9 +2,10 @@
 //!
 //! Owns: which commands there are. Called by: `cli`.
 //!
-//! - `drive`: the drive by itself; `changer`: the media changer by itself.
+//! - `copies`: from sources to volumes and back; `drive`: the drive by itself; `changer`: the media changer by itself.
 
 mod changer;
+mod copies;
 mod drive;
 
 use clap::{Args, Subcommand};
@@ -20,12 +21,24 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    Run(copies::Run),
+    List(copies::List),
+    Find(copies::Find),
+    Verify(copies::Verify),
+    Restore(copies::Restore),
+    Scan(copies::Scan),
     Drive(drive::Arguments),
     Changer(changer::Arguments),
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Exit {
     match &arguments.what {
+        What::Run(arguments) => copies::run(global, arguments),
+        What::List(arguments) => copies::list(global, arguments),
+        What::Find(arguments) => copies::find(global, arguments),
+        What::Verify(arguments) => copies::verify(global, arguments),
+        What::Restore(arguments) => copies::restore(global, arguments),
+        What::Scan(arguments) => copies::scan(global, arguments),
         What::Drive(arguments) => drive::run(global, arguments),
         What::Changer(arguments) => changer::run(global, arguments),
     }

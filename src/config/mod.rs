@@ -12,6 +12,7 @@
 //! `load` goes this way; `material` reads the files that the result names.
 
 // tables, one file each
+pub mod backup_to_tape;
 pub mod directory;
 pub mod dns;
 pub mod hosts;
@@ -96,6 +97,8 @@ pub struct Tables {
     pub ldap_proxy: ldap_proxy::LdapProxy,
     /// New versions of the system: `fife update` on a machine that booted from fife's image. Nothing is ever updated by itself.
     pub update: update::Update,
+    /// Copies of the site on tape, or in a directory of volumes: `fife backup`.
+    pub backup_to_tape: backup_to_tape::BackupToTape,
 }
 
 /// What one host runs, every override applied: what the supervisor works from and each role is handed.

@@ -17,6 +17,7 @@
 
 mod appliance;
 mod authentication;
+mod backup;
 mod bombs;
 mod bounds;
 mod clock;

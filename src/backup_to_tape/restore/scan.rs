@@ -59,6 +59,18 @@ pub enum PartState {
     Unfinished,
 }
 
+impl PartState {
+    /// For people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Listed => "whole",
+            Self::Read => "its list is damaged or missing: it was read itself",
+            Self::Unfinished => "not finished: what there is of it was read",
+        }
+    }
+}
+
 /// Reads the beginning of a volume. Blocks of any size are read.
 ///
 /// # Errors
@@ -99,6 +111,27 @@ pub fn volume(
             None => read(&mut tape, label, file, catalogue)?,
         };
         match found {
+            Some(part) => scanned.parts.push(part),
+            None => break,
+        }
+    }
+    Ok((tape.into_drive(), scanned))
+}
+
+/// The same for parts only whose catalogues are whole: those that were, up to the end, written.
+///
+/// # Errors
+/// As there.
+pub fn listed_parts(
+    drive: Drive,
+    label: &Label,
+    from: u32,
+    catalogue: &mut Catalogue,
+) -> Result<(Drive, Scanned), RestoreError> {
+    let mut tape = Tape::new(drive, usize::try_from(label.block_bytes).unwrap_or(BLOCK_BYTES_MAX).min(BLOCK_BYTES_MAX));
+    let mut scanned = Scanned { volume: label.volume.clone(), parts: Vec::new() };
+    for file in (from..).step_by(2).take(usize::try_from(PARTS_MAX).unwrap_or(usize::MAX)) {
+        match listed(&mut tape, label, file, catalogue)? {
             Some(part) => scanned.parts.push(part),
             None => break,
         }

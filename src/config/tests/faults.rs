@@ -33,7 +33,7 @@ fn check_all(text: &str, expected: &[&str]) {
 fn unknown_names_are_refused_with_the_nearest_known_one() {
     check(
         "[smpt]",
-        "1:2 unknown table `smpt`; expected one of site, log, metrics, tls, directory, dns, smtp, smtp-authentication, smtp-outbound, pop-imap, ldap-proxy, update, hosts; did you mean `smtp`?",
+        "1:2 unknown table `smpt`; expected one of site, log, metrics, tls, directory, dns, smtp, smtp-authentication, smtp-outbound, pop-imap, ldap-proxy, update, backup-to-tape, hosts; did you mean `smtp`?",
     );
     check("[pop_imap]", "1:2 unknown table `pop_imap`…");
     check("[web]", "1:2 unknown table `web`…");
