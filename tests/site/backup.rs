@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::{FIFE, Site, good, run, text, wait_for};
+use crate::harness::{FIFE, Site, good, python, run, text, wait_for};
 
 /// A site with a directory of volumes for a drive, and the job `data` over a directory.
 struct Vault {
@@ -15,13 +15,15 @@ struct Vault {
 }
 
 impl Vault {
+    /// Without a running site.
     fn new(more: &str) -> Self {
         let site = Site::prepare("");
         let (volumes, data) = (site.dir().join("volumes"), site.dir().join("data"));
         fs::create_dir_all(&volumes).unwrap();
         fs::create_dir_all(&data).unwrap();
         let table = format!(
-            "\n[backup-to-tape]\ndrive = \"file:{}\"\nbuffer = \"64 MiB\"\n{more}\njobs = [{{ name = \"data\", sources = [\"path:{}\"] }}]\n",
+            "\n[backup-to-tape]\ndrive = \"file:{}\"\nbuffer = \"64 MiB\"\n{more}\njobs = [\n  {{ name = \"data\", sources = [\"path:{}\"] }},\n  \
+             {{ name = \"site\", sources = [\"mail\", \"directory\", \"queue\", \"configuration\"] }},\n]\n",
             volumes.display(),
             data.display()
         );
@@ -230,4 +232,69 @@ fn after_kill_9_the_next_run_goes_on_behind_the_last_whole_part() {
     assert!(list.lines().count() == 2 && !list.contains("NOT WHOLE"), "{list}");
     assert!(vault.volume("fife-0001").join("000004").exists());
     same(&vault.data(), &vault.restored());
+}
+
+/// Delivers a message to u1 and u2 whose text is this word.
+fn deliver(site: &Site, word: &str) {
+    let script = r#"
+import smtplib, sys
+with smtplib.LMTP(sys.argv[1], int(sys.argv[2]), timeout=30) as lmtp:
+    raw = f"Subject: x\r\n\r\n{sys.argv[3]}\r\n".encode()
+    assert not lmtp.sendmail("a@other.test", ["u1@example.test", "u2@example.test"], raw)
+    assert lmtp.getreply()[0] == 250
+"#;
+    good(&python(script, &[&site.ip(), &site.port("lmtp"), word]));
+}
+
+/// What Python's mailbox reads in all Maildirs below, one word a message.
+fn words(dir: &Path) -> Vec<String> {
+    let script = r#"
+import glob, mailbox, sys
+for root in glob.glob(sys.argv[1] + "/mail/*/Maildir"):
+    for message in mailbox.Maildir(root, factory=None, create=False):
+        print(message.get_payload().strip())
+"#;
+    let mut words: Vec<String> = good(&python(script, &[dir.to_str().unwrap()])).lines().map(str::to_owned).collect();
+    words.sort();
+    words
+}
+
+#[test]
+fn a_site_that_serves_is_backed_up_and_restored_when_it_does_not() {
+    let mut vault = Vault::new("");
+    vault.site.launch();
+    vault.site.user("u1", "correct horse");
+    vault.site.user("u2", "correct horse");
+    deliver(&vault.site, "one");
+    deliver(&vault.site, "two");
+    vault.backup(&["run", "site"]);
+    let by_hand = vault.site.dir().join("by-hand");
+    let (volume, to) = (vault.volume("fife-0001"), by_hand.display());
+    // Parts are tape files 1, 3, 5 and 7.
+    shell(&format!(
+        "mkdir {to}; cd {}; for part in 1 3 5 7; do dd if=00000$part bs=1048576 status=none | zstd -dc | tar -xpf - -C {to}; done",
+        volume.display()
+    ));
+    assert_eq!(words(&by_hand), ["one", "one", "two", "two"]);
+    let ldif = fs::read_to_string(by_hand.join("directory/directory.ldif")).unwrap();
+    assert!(ldif.contains("u1@example.test") && ldif.contains("userPassword"), "{ldif}");
+    let config = vault.site.config();
+    let copy = by_hand.join(config.strip_prefix("/").unwrap());
+    assert_eq!(fs::read(copy).unwrap(), fs::read(config).unwrap());
+
+    deliver(&vault.site, "three");
+    vault.backup(&["run", "site"]);
+    let new = shell(&format!("dd if={} bs=1048576 status=none | zstd -dc | tar -t", volume.join("000009").display()));
+    assert_eq!(
+        new.lines().filter(|path| path.contains("/cur/") && !path.ends_with('/')).count(),
+        2,
+        "only what is new: {new}"
+    );
+
+    vault.site.kill_all();
+    let back = vault.site.dir().join("back");
+    vault.backup(&["restore", "mail", "--to", back.to_str().unwrap()]);
+    assert_eq!(words(&back), ["one", "one", "three", "three", "two", "two"]);
+    assert!(!back.join("directory").exists(), "only what was asked for");
+    assert!(vault.backup(&["find", "*directory.ldif"]).contains("directory/directory.ldif"));
 }
