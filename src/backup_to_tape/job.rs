@@ -274,7 +274,7 @@ fn path_part(
     let head = Head::new(&line.source, &settings.host, line.since.as_deref(), &next, order.now);
     let (stream, sink) = io::pipe().map_err(|error| JobError::Machine { path: settings.dir.clone(), error })?;
     thread::scope(|scope| {
-        let walked = scope.spawn(|| source::write(path, &head, io::BufWriter::with_capacity(1 << 17, sink)));
+        let walked = scope.spawn(|| source::write(path, &head, io::BufWriter::with_capacity(1 << 17, sink), progress));
         let fed = feed_part(settings, order, stream, &line, mounted, catalogue, progress);
         let walked = walked.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
         match (fed, walked) {

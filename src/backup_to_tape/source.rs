@@ -1,7 +1,7 @@
 //! The source `path`: files of this host as a pax tar stream.
 //!
 //! Owns: the walk over a directory, the members' headers. Called by: `job`, on a thread of its own. Never: follows a link; crosses into
-//! what it cannot read without saying so.
+//! what it cannot read without saying so to `Progress`.
 //! Spec: POSIX.1-2017, pax, section "pax Extended Header".
 //!
 //! The first member is `.fife/snapshot.json`. A token is the time at which the walk began; what was changed since (by ctime, which nobody can set
@@ -15,8 +15,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use tar::{EntryType, Header};
-use tracing::{info, warn};
+use tracing::info;
 
+use super::feed::Progress;
 use crate::net::snapshot::{HEAD_PATH, Head};
 
 /// Octets of a name in a ustar header.
@@ -32,11 +33,11 @@ const DEPTH_MAX: usize = 512;
 /// Writes the stream.
 ///
 /// # Errors
-/// The root cannot be read, or nobody takes the stream; its end is then missing. Files that cannot be read are told and left out.
-pub fn write(root: &Path, head: &Head, out: impl Write) -> io::Result<()> {
+/// The root cannot be read, or nobody takes the stream; its end is then missing. Files that cannot be read are told to `progress` and left out.
+pub fn write(root: &Path, head: &Head, out: impl Write, progress: &Progress) -> io::Result<()> {
     let since = head.since.as_ref().and_then(|since| since.parse().ok()).map(|since: i64| since - CLOCK_SLACK);
     let mut archive =
-        Archive { builder: tar::Builder::new(out), since, links: HashMap::new(), buffer: vec![0; 1 << 18] };
+        Archive { builder: tar::Builder::new(out), since, links: HashMap::new(), buffer: vec![0; 1 << 18], progress };
     let text = serde_json::to_vec(head)?;
     let mut header = Header::new_ustar();
     header.set_size(text.len() as u64);
@@ -47,7 +48,7 @@ pub fn write(root: &Path, head: &Head, out: impl Write) -> io::Result<()> {
     while let Some((path, told, depth)) = open.pop() {
         if told.is_dir() && depth < DEPTH_MAX {
             // In reverse, because the last one is taken first: the order on tape is that of the names.
-            let mut entries = entries(&path);
+            let mut entries = entries(&path, progress);
             entries.reverse();
             open.extend(entries.into_iter().map(|(path, told)| (path, told, depth + 1)));
         }
@@ -57,10 +58,10 @@ pub fn write(root: &Path, head: &Head, out: impl Write) -> io::Result<()> {
 }
 
 /// What is in a directory, sorted by name.
-fn entries(path: &Path) -> Vec<(PathBuf, Metadata)> {
+fn entries(path: &Path, progress: &Progress) -> Vec<(PathBuf, Metadata)> {
     let read = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let entries = read.unwrap_or_else(|error| {
-        warn!(path = %path.display(), %error, "the directory cannot be read and is not in the backup");
+        left_out(path, &error, progress);
         Vec::new()
     });
     // What has gone in the meantime need not be told.
@@ -70,15 +71,16 @@ fn entries(path: &Path) -> Vec<(PathBuf, Metadata)> {
     entries
 }
 
-struct Archive<W: Write> {
+struct Archive<'a, W: Write> {
     builder: tar::Builder<W>,
     since: Option<i64>,
     /// Names of files that have further ones, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+    progress: &'a Progress,
 }
 
-impl<W: Write> Archive<W> {
+impl<W: Write> Archive<'_, W> {
     fn add(&mut self, path: &Path, told: &Metadata) -> io::Result<()> {
         let kind = told.file_type();
         if !told.is_dir() && self.since.is_some_and(|since| told.ctime() < since) {
@@ -96,7 +98,10 @@ impl<W: Write> Archive<W> {
         if kind.is_symlink() {
             return match fs::read_link(path) {
                 Ok(to) => self.header(&bare(EntryType::Symlink, to.as_os_str().as_bytes().to_vec()), told),
-                Err(error) => left_out(path, &error),
+                Err(error) => {
+                    left_out(path, &error, self.progress);
+                    Ok(())
+                }
             };
         }
         if kind.is_fifo() {
@@ -122,7 +127,10 @@ impl<W: Write> Archive<W> {
         let file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC).open(path);
         let mut file = match file {
             Ok(file) => file,
-            Err(error) => return left_out(path, &error),
+            Err(error) => {
+                left_out(path, &error, self.progress);
+                return Ok(());
+            }
         };
         let told = file.metadata().unwrap_or_else(|_| told.clone());
         if !told.is_file() {
@@ -138,7 +146,7 @@ impl<W: Write> Archive<W> {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    warn!(path = %path.display(), %error, "the file cannot be read to its end: the rest is zeroes in the backup");
+                    self.progress.leave_out(path, &format_args!("{error}: the rest of it is zeroes in the backup"));
                     0
                 }
             };
@@ -226,9 +234,9 @@ fn time(secs: i64, nanos: i64) -> String {
     }
 }
 
-fn left_out(path: &Path, error: &io::Error) -> io::Result<()> {
+fn left_out(path: &Path, error: &io::Error, progress: &Progress) {
+    // What has gone in the meantime need not be told.
     if error.kind() != io::ErrorKind::NotFound {
-        warn!(path = %path.display(), %error, "the file cannot be read and is not in the backup");
+        progress.leave_out(path, error);
     }
-    Ok(())
 }

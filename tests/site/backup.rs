@@ -23,6 +23,7 @@ impl Vault {
         fs::create_dir_all(&data).unwrap();
         let table = format!(
             "\n[backup-to-tape]\ndrive = \"file:{}\"\nbuffer = \"64 MiB\"\n{more}\njobs = [\n  {{ name = \"data\", sources = [\"path:{}\"] }},\n  \
+             {{ name = \"kernel\", sources = [\"path:/proc/sys/net/ipv4/route\"] }},\n  \
              {{ name = \"site\", sources = [\"mail\", \"directory\", \"queue\", \"configuration\"] }},\n]\n",
             volumes.display(),
             data.display()
@@ -297,4 +298,15 @@ fn a_site_that_serves_is_backed_up_and_restored_when_it_does_not() {
     assert_eq!(words(&back), ["one", "one", "three", "three", "two", "two"]);
     assert!(!back.join("directory").exists(), "only what was asked for");
     assert!(vault.backup(&["find", "*directory.ldif"]).contains("directory/directory.ldif"));
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_all_else_is_in_the_backup() {
+    let vault = Vault::new("");
+    // One file there is nobody's to read, not even root's.
+    let output = vault.refused(&["run", "kernel"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("not in the backup: /proc/sys/net/ipv4/route/flush"), "{told}");
+    assert!(vault.backup(&["find", "*route/*"]).contains("route/gc_interval"));
 }

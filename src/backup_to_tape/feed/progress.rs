@@ -2,10 +2,15 @@
 //!
 //! Owns: `Progress`, written by the pipeline's threads, read by whoever shows it; the wish to stop. Never: reads the clock.
 
+use std::fmt::Display;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+
+/// Files whose names are kept, of those that could not be read.
+const LEFT_OUT_NAMED_MAX: usize = 1_000;
 
 /// See the room.
 #[derive(Debug, Default)]
@@ -18,6 +23,8 @@ pub struct Progress {
     limit: AtomicU64,
     volume: Mutex<String>,
     source: Mutex<String>,
+    left_out: AtomicU64,
+    left_out_named: Mutex<Vec<String>>,
     cancelled: AtomicBool,
 }
 
@@ -38,6 +45,8 @@ pub struct Snapshot {
     pub volume: String,
     /// What is being backed up.
     pub source: String,
+    /// Files that could not be read, or not to their ends.
+    pub left_out: u64,
 }
 
 impl Progress {
@@ -71,6 +80,21 @@ impl Progress {
         name.clone_into(&mut self.source.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Something is not in the backup, or not as it was, because it cannot be read.
+    pub fn leave_out(&self, path: &Path, why: &dyn Display) {
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        let mut named = self.left_out_named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.len() < LEFT_OUT_NAMED_MAX {
+            named.push(format!("{}: {why}", path.display()));
+        }
+    }
+
+    /// What was left out, each with the reason; of very many the first ones.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<String> {
+        self.left_out_named.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Asks the pipeline to stop. It does so at its next frame.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -96,6 +120,7 @@ impl Progress {
             limit: number(&self.limit),
             volume: text(&self.volume),
             source: text(&self.source),
+            left_out: number(&self.left_out),
         }
     }
 }

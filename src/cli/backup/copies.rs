@@ -2,7 +2,7 @@
 //!
 //! Owns: what these commands ask of `backup_to_tape`, and what they print. Called by: `cli::backup`. They work by themselves, without
 //! a running site (only the roles' own sources need it): a site that is down is restored by them.
-//! Exit: 0 done, 1 failed, something is damaged, or nothing was found, 2 usage.
+//! Exit: 0 done, 1 failed, something is damaged, could not be read (all else is in the backup), or was not found, 2 usage.
 
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::path::PathBuf;
@@ -161,15 +161,16 @@ pub(super) fn run(global: &Global, arguments: &Run) -> Exit {
     let (end, secs) = (progress.snapshot(), began.elapsed().as_secs_f64());
     match outcome {
         Ok(parts) if global.json => {
-            print_json(&json!({ "parts": parts, "seconds": secs, "end": end }));
-            Exit::Done
+            print_json(&json!({ "parts": parts, "seconds": secs, "end": end, "left-out": progress.left_out() }));
+            if end.left_out > 0 { Exit::Failed } else { Exit::Done }
         }
         Ok(parts) => {
             print(format_args!(
                 "{parts} parts, {} files, {} bytes read, {} bytes on the volume, {} underruns, {secs:.1} s; last volume {}",
                 end.members, end.read, end.written, end.underruns, end.volume
             ));
-            Exit::Done
+            progress.left_out().iter().for_each(|one| complain(format_args!("not in the backup: {one}")));
+            if end.left_out > 0 { Exit::Failed } else { Exit::Done }
         }
         Err(error) => fail(error),
     }
