@@ -58,7 +58,7 @@ fn a_reload_touches_only_what_the_file_changed() {
     let check = |roles: &str, more: &str, expected: Change| {
         assert_eq!(Change::between(&old, &plan(dir.path(), roles, more)), expected, "{roles} {more}");
     };
-    let tcp = |text: &str| BTreeSet::from([text.parse::<SocketAddress>().unwrap()]);
+    let one = |text: &str| BTreeSet::from([text.parse::<SocketAddress>().unwrap()]);
     let restart = |role: Role| Change { restart: vec![role], ..Change::default() };
     check(ALL, "", Change::default());
     check(ALL, "[smtp]\nrecipients-max = 500", restart(Role::Smtp));
@@ -67,12 +67,13 @@ fn a_reload_touches_only_what_the_file_changed() {
     let all = || Change { restart: Role::ALL.to_vec(), ..Change::default() };
     check(ALL, "[directory]\nbase = \"o=other\"", all());
     // The supervisor's own listener concerns no role.
-    let metrics = Change { bind: tcp("127.0.0.1:9091"), close: tcp("127.0.0.1:9090"), ..Change::default() };
+    let metrics = Change { bind: one("127.0.0.1:9091"), close: one("127.0.0.1:9090"), ..Change::default() };
     check(ALL, "[metrics]\nlisten = [\"127.0.0.1:9091\"]", metrics);
     let moved =
-        Change { bind: tcp("127.0.0.1:26"), close: tcp("[::]:25"), restart: vec![Role::Smtp], ..Change::default() };
+        Change { bind: one("127.0.0.1:26"), close: one("[::]:25"), restart: vec![Role::Smtp], ..Change::default() };
     check(ALL, "[smtp]\nlisten = [\"127.0.0.1:26\"]", moved);
-    let of_smtp = ["[::]:25", "[::]:587", "[::]:465"].into_iter().flat_map(tcp).collect();
+    let backup = format!("unix:{}", dir.path().join("run/smtp.backup.sock").display());
+    let of_smtp = ["[::]:25", "[::]:587", "[::]:465", &backup].into_iter().flat_map(one).collect();
     let gone = Change { close: of_smtp, stop: vec![Role::Smtp], ..Change::default() };
     check(r#"["ldap-proxy", "pop-imap"]"#, "", gone);
     // What every line carries concerns every role.
@@ -84,7 +85,7 @@ fn a_role_that_comes_brings_its_sockets() {
     let dir = tempfile::tempdir().unwrap();
     let (few, all) = (plan(dir.path(), r#"["ldap-proxy", "pop-imap"]"#, ""), plan(dir.path(), ALL, ""));
     let change = Change::between(&few, &all);
-    assert_eq!((change.start, change.restart, change.bind.len()), (vec![Role::Smtp], vec![], 3));
+    assert_eq!((change.start, change.restart, change.bind.len()), (vec![Role::Smtp], vec![], 4));
 }
 
 #[test]
