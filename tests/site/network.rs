@@ -318,6 +318,8 @@ fn given_addresses_are_changed_as_a_difference() {
             assert_eq!(ip_json("link show dev card7")[0]["mtu"], 1400);
             assert!(std::fs::read_to_string("/run/resolv.conf").unwrap().ends_with("nameserver 192.0.2.53\n"));
 
+            // Here only addresses can be listened on of which it is known that nobody else has them.
+            wait_for("nobody to have the address", || ip("-6 addr show dev card7 tentative").is_empty(), String::new);
             // Connections over an address that stays do not notice that its neighbours come and go.
             let mut connections = Vec::new();
             for (at, from) in [("192.0.2.11:25", "192.0.2.1:0"), ("[2001:db8::11]:25", "[2001:db8::1]:0")] {
