@@ -5,7 +5,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::base::durable;
 use crate::config::load::{FILE_LEN_MAX, read_bounded};
@@ -63,10 +62,9 @@ impl Places {
         durable::replace(&self.last_good, text.as_bytes(), 0o600)
     }
 
-    /// What changes when the administrator's file does.
-    pub(super) fn stamp(&self) -> Option<(SystemTime, u64)> {
-        let facts = fs::metadata(&self.config).ok()?;
-        Some((facts.modified().ok()?, facts.len()))
+    /// What changes when the administrator's file does: not its time, which FAT keeps to two seconds.
+    pub(super) fn stamp(&self) -> Option<blake3::Hash> {
+        Some(blake3::hash(&read_bounded(&self.config, FILE_LEN_MAX).ok()?))
     }
 
     fn source(&self, stand_in: Option<String>) -> Source {
@@ -118,5 +116,19 @@ mod tests {
         // The last good one is of another release, or was damaged.
         fs::write(&places.last_good, "[site]\nname = 3\n").unwrap();
         assert!(places.choose().unwrap_err().contains("last good one"));
+    }
+
+    #[test]
+    fn two_changes_within_the_same_moment_are_two() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        assert_eq!(places.stamp(), None);
+        fs::write(&places.config, GOOD).unwrap();
+        let time = fs::metadata(&places.config).unwrap().modified().unwrap();
+        let before = places.stamp();
+        assert_eq!(places.stamp(), before);
+        fs::write(&places.config, GOOD.replace("one", "two")).unwrap();
+        fs::File::options().write(true).open(&places.config).unwrap().set_modified(time).unwrap();
+        assert_ne!(places.stamp(), before, "of the same length and time");
     }
 }
