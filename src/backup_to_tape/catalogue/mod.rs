@@ -166,16 +166,28 @@ impl Catalogue {
         Ok(names)
     }
 
-    /// What a source is to be asked to go on from: what the last whole part of this job and source said.
+    /// What a source is to be asked to go on from: what the last whole part of this job and source said. None: everything is to be taken, also
+    /// when something that the last part goes on from is gone (its volume was begun anew): nobody could restore what goes on from nothing.
     ///
     /// # Errors
     /// The database fails.
     pub fn next_token(&self, job: &str, source: &str) -> Result<Option<String>, CatalogueError> {
-        let parts = self.parts()?;
-        let last = parts.into_iter().rfind(|part| part.job == job && part.source == source && part.is_whole);
-        let Some(last) = last else { return Ok(None) };
-        let mut query = self.database.prepare("SELECT next FROM parts WHERE name = ?")?;
-        Ok(query.query_row([&last.part], |row| row.get(0))?)
+        let mut query = self.database.prepare("SELECT since, next FROM parts WHERE name = ?")?;
+        let mut tokens = |part: &Part| -> rusqlite::Result<(Option<String>, Option<String>)> {
+            query.query_row([&part.part], |row| Ok((row.get(0)?, row.get(1)?)))
+        };
+        let is_of_it = |part: &Part| part.job == job && part.source == source && part.is_whole;
+        let mut newest_first = self.parts()?.into_iter().rev().filter(is_of_it);
+        let Some(last) = newest_first.next() else { return Ok(None) };
+        let (mut since, next) = tokens(&last)?;
+        for before in newest_first {
+            let Some(token) = &since else { break };
+            let (its_since, its_next) = tokens(&before)?;
+            if its_next.as_ref() == Some(token) {
+                since = its_since;
+            }
+        }
+        Ok(if since.is_none() { next } else { None })
     }
 
     /// All parts, oldest first.

@@ -144,3 +144,21 @@ fn a_part_written_over_others_takes_their_place() {
     let paths: Vec<Vec<u8>> = catalogue.find("*", None).unwrap().into_iter().map(|member| member.path).collect();
     assert_eq!(paths, [b"p1", b"p4"]);
 }
+
+#[test]
+fn nothing_goes_on_from_a_part_whose_beginning_is_gone() {
+    let mut catalogue = Catalogue::in_memory().unwrap();
+    let since = [("V1", None), ("V2", Some("after-1")), ("V3", Some("after-2")), ("V4", Some("after-3"))];
+    for (time, (volume, since)) in (1..).zip(since) {
+        let lines = vec![part(&format!("p{time}"), 1, time, since), member("a", 0), end(1, 0, false)];
+        take(&mut catalogue, volume, 1, lines).unwrap();
+    }
+    let next = |catalogue: &Catalogue| catalogue.next_token("daily", "mail").unwrap();
+    assert_eq!(next(&catalogue).as_deref(), Some("after-4"));
+    catalogue.forget("V2-id").unwrap();
+    assert_eq!(next(&catalogue), None, "one in the middle is gone");
+    take(&mut catalogue, "V2", 1, vec![part("p5", 1, 5, None), member("a", 0), end(1, 0, false)]).unwrap();
+    assert_eq!(next(&catalogue).as_deref(), Some("after-5"), "a full one needs none before it");
+    catalogue.forget("V1-id").unwrap();
+    assert_eq!(next(&catalogue).as_deref(), Some("after-5"));
+}
