@@ -103,19 +103,10 @@ pub fn volume(
     from: u32,
     catalogue: &mut Catalogue,
 ) -> Result<(Drive, Scanned), RestoreError> {
-    let mut tape = Tape::new(drive, usize::try_from(label.block_bytes).unwrap_or(BLOCK_BYTES_MAX).min(BLOCK_BYTES_MAX));
-    let mut scanned = Scanned { volume: label.volume.clone(), parts: Vec::new() };
-    for file in (from..).step_by(2).take(usize::try_from(PARTS_MAX).unwrap_or(usize::MAX)) {
-        let found = match listed(&mut tape, label, file, catalogue)? {
-            Some(part) => Some(part),
-            None => read(&mut tape, label, file, catalogue)?,
-        };
-        match found {
-            Some(part) => scanned.parts.push(part),
-            None => break,
-        }
-    }
-    Ok((tape.into_drive(), scanned))
+    take_in(drive, label, from, catalogue, |tape, file, catalogue| match listed(tape, label, file, catalogue)? {
+        Some(part) => Ok(Some(part)),
+        None => read(tape, label, file, catalogue),
+    })
 }
 
 /// The same for parts only whose catalogues are whole: those that were, up to the end, written.
@@ -128,10 +119,20 @@ pub fn listed_parts(
     from: u32,
     catalogue: &mut Catalogue,
 ) -> Result<(Drive, Scanned), RestoreError> {
+    take_in(drive, label, from, catalogue, |tape, file, catalogue| listed(tape, label, file, catalogue))
+}
+
+fn take_in(
+    drive: Drive,
+    label: &Label,
+    from: u32,
+    catalogue: &mut Catalogue,
+    part: impl Fn(&mut Tape, u32, &mut Catalogue) -> Result<Option<ScannedPart>, RestoreError>,
+) -> Result<(Drive, Scanned), RestoreError> {
     let mut tape = Tape::new(drive, usize::try_from(label.block_bytes).unwrap_or(BLOCK_BYTES_MAX).min(BLOCK_BYTES_MAX));
     let mut scanned = Scanned { volume: label.volume.clone(), parts: Vec::new() };
     for file in (from..).step_by(2).take(usize::try_from(PARTS_MAX).unwrap_or(usize::MAX)) {
-        match listed(&mut tape, label, file, catalogue)? {
+        match part(&mut tape, file, catalogue)? {
             Some(part) => scanned.parts.push(part),
             None => break,
         }
